@@ -1,0 +1,1 @@
+"""The command line: click commands, tables, exit codes. It decides nothing."""

@@ -1,0 +1,1 @@
+"""Sandboxes, containers and images: the two floors that everything above stands on."""

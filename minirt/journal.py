@@ -1,0 +1,108 @@
+"""The journal: the one funnel that every change of kernel state goes through.
+
+Whoever changes something calls ``journal.step("mount", function, *arguments)`` instead of ``function(*arguments)``,
+always by that qualified name, so that there is exactly one place to watch:
+
+    caller ── journal.step(name, function, *arguments) ──▶ function(*arguments) ──▶ kernel
+                       │
+                       └─ a sink is set? ─▶ Record(what, outcome, duration, process, stage, source line, cause)
+
+With no sink the funnel is a call and a comparison. ``stage`` names the process (cli, zygote, shim, stage, init),
+``cause`` the field of the user's YAML that asked for the step. A container's init has no file to write to: its sink
+sends records over the sync socket, and the shim appends them (with init's host pid, which init cannot know).
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Record(NamedTuple):
+    """One step. Times are CLOCK_MONOTONIC nanoseconds; ``errno`` is 0 when the step succeeded."""
+
+    at_ns: int
+    took_ns: int
+    pid: int
+    stage: str
+    step: str
+    arguments: str
+    result: str
+    errno: int
+    source: str
+    cause: str
+
+
+Sink = Callable[[Record], None]
+
+stage = "cli"
+cause = ""
+sink: Sink | None = None
+
+
+def step(name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do one step: call ``function``, and hand a Record of it to the sink if there is one.
+
+    ``name`` is the kernel's name for it (``mount``, ``clone3``), or ``write``/``mkdir``/``netlink``/``nft``.
+    What ``function`` raises goes on to the caller; an OSError's errno is recorded.
+    """
+    if sink is None:
+        return function(*args, **kwargs)
+    return _recorded(sink, name, function, *args, **kwargs)
+
+
+def _recorded(to: Sink, name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    caller = sys._getframe(2)
+    source = f"{_short(caller.f_code.co_filename)}:{caller.f_lineno}"
+    begun = time.monotonic_ns()
+
+    def record(result: str, errno: int) -> None:
+        took = time.monotonic_ns() - begun
+        to(Record(begun, took, os.getpid(), stage, name, shown(args), result, errno, source, cause))
+
+    try:
+        value = function(*args, **kwargs)
+    except OSError as error:
+        record("", error.errno or -1)
+        raise
+    record("" if value is None else shown((value,)), 0)
+    return value
+
+
+@contextmanager
+def because(field: str) -> Iterator[None]:
+    """Name the field of the user's YAML that causes the steps inside the block."""
+    global cause
+    before, cause = cause, field or cause
+    try:
+        yield
+    finally:
+        cause = before
+
+
+def note(name: str, arguments: str, errno: int = 0, pid: int = 0) -> None:
+    """Record a step whose outcome another process saw: an execve is known to have worked by the closed socket."""
+    if sink is not None:
+        now = time.monotonic_ns()
+        sink(Record(now, 0, pid or os.getpid(), stage, name, arguments, "", errno, "", cause))
+
+
+def shown(values: tuple[object, ...]) -> str:
+    """Return arguments as a reader wants them: bytes decoded, long values cut."""
+    return ", ".join(_one(value) for value in values)
+
+
+def _one(value: object) -> str:
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _short(filename: str) -> str:
+    return "minirt/" + filename.rpartition("/minirt/")[2] if "/minirt/" in filename else filename

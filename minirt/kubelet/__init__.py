@@ -1,0 +1,1 @@
+"""The tiny kubelet: pod manifests, the pod worker, volumes, restarts."""

@@ -1,0 +1,268 @@
+"""The one C module: syscalls that Python does not offer, and the two moments where no Python may run.
+
+Built by setup.py (cffi API mode) into ``minirt.linux._native``. Every function returns what the kernel returned, with
+errno left for ``ffi.errno``; there is no policy here. Syscalls go through syscall(2) by number, so that an older libc
+than the kernel does not matter.
+"""
+
+from cffi import FFI
+
+DECLARATIONS = """
+long rt_clone3(uint64_t flags, int exit_signal, int cgroup_fd, int *pidfd);
+long rt_unshare(int flags);
+long rt_setns(int fd, int flags);
+long rt_pidfd_open(int pid, unsigned int flags);
+long rt_pidfd_send_signal(int pidfd, int signal);
+long rt_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
+long rt_umount2(const char *target, int flags);
+long rt_pivot_root(const char *new_root, const char *put_old);
+long rt_open_tree(int dirfd, const char *path, unsigned int flags);
+long rt_move_mount(int from_fd, const char *from_path, int to_fd, const char *to_path, unsigned int flags);
+long rt_fsopen(const char *type, unsigned int flags);
+long rt_fsconfig(int fd, unsigned int command, const char *key, const char *value, int aux);
+long rt_fsmount(int fd, unsigned int flags, unsigned int attributes);
+long rt_mount_setattr(int dirfd, const char *path, unsigned int flags,
+                      uint64_t set, uint64_t clear, uint64_t propagation, uint64_t userns_fd);
+long rt_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
+long rt_mknodat(int dirfd, const char *path, unsigned int mode, unsigned int major, unsigned int minor);
+long rt_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable);
+long rt_capget(uint64_t *effective, uint64_t *permitted, uint64_t *inheritable);
+long rt_ambient(int operation, int capability);
+long rt_close_range(unsigned int first, unsigned int last, unsigned int flags);
+long rt_seccomp_available(void);
+long rt_link_up(const char *name);
+void rt_exec(const char *path, char *const argv[], char *const envp[],
+             const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd);
+void rt_pause(void);
+"""
+
+SOURCE = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/close_range.h>
+#include <linux/filter.h>
+#include <linux/openat2.h>
+#include <linux/sched.h>
+#include <linux/seccomp.h>
+#include <net/if.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef CLONE_INTO_CGROUP
+#define CLONE_INTO_CGROUP 0x200000000ULL
+#endif
+
+struct rt_mount_attr { uint64_t attr_set, attr_clr, propagation, userns_fd; };
+
+
+static long rt_clone3(uint64_t flags, int exit_signal, int cgroup_fd, int *pidfd)
+{
+    struct clone_args args = {0};
+    args.flags = flags;
+    args.pidfd = (uint64_t)(uintptr_t)pidfd;
+    args.exit_signal = exit_signal;
+    if (flags & CLONE_INTO_CGROUP)
+        args.cgroup = cgroup_fd;
+    return syscall(SYS_clone3, &args, sizeof args);
+}
+
+static long rt_unshare(int flags) { return syscall(SYS_unshare, flags); }
+static long rt_setns(int fd, int flags) { return syscall(SYS_setns, fd, flags); }
+static long rt_pidfd_open(int pid, unsigned int flags) { return syscall(SYS_pidfd_open, pid, flags); }
+
+static long rt_pidfd_send_signal(int pidfd, int signal)
+{
+    return syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0);
+}
+
+static long rt_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)
+{
+    return syscall(SYS_mount, source, target, type, flags, data);
+}
+
+static long rt_umount2(const char *target, int flags) { return syscall(SYS_umount2, target, flags); }
+static long rt_pivot_root(const char *new_root, const char *put_old)
+{
+    return syscall(SYS_pivot_root, new_root, put_old);
+}
+
+static long rt_open_tree(int dirfd, const char *path, unsigned int flags)
+{
+    return syscall(SYS_open_tree, dirfd, path, flags);
+}
+
+static long rt_move_mount(int from_fd, const char *from_path, int to_fd, const char *to_path, unsigned int flags)
+{
+    return syscall(SYS_move_mount, from_fd, from_path, to_fd, to_path, flags);
+}
+
+static long rt_fsopen(const char *type, unsigned int flags) { return syscall(SYS_fsopen, type, flags); }
+
+static long rt_fsconfig(int fd, unsigned int command, const char *key, const char *value, int aux)
+{
+    return syscall(SYS_fsconfig, fd, command, key, value, aux);
+}
+
+static long rt_fsmount(int fd, unsigned int flags, unsigned int attributes)
+{
+    return syscall(SYS_fsmount, fd, flags, attributes);
+}
+
+static long rt_mount_setattr(int dirfd, const char *path, unsigned int flags,
+                             uint64_t set, uint64_t clear, uint64_t propagation, uint64_t userns_fd)
+{
+    struct rt_mount_attr attributes = {set, clear, propagation, userns_fd};
+    return syscall(SYS_mount_setattr, dirfd, path, flags, &attributes, sizeof attributes);
+}
+
+static long rt_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve)
+{
+    struct open_how how = {.flags = flags, .mode = mode, .resolve = resolve};
+    return syscall(SYS_openat2, dirfd, path, &how, sizeof how);
+}
+
+static long rt_mknodat(int dirfd, const char *path, unsigned int mode, unsigned int major, unsigned int minor)
+{
+    return mknodat(dirfd, path, mode, makedev(major, minor));
+}
+
+static long rt_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2] = {
+        {(uint32_t)effective, (uint32_t)permitted, (uint32_t)inheritable},
+        {(uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)},
+    };
+    return syscall(SYS_capset, &header, data);
+}
+
+static long rt_capget(uint64_t *effective, uint64_t *permitted, uint64_t *inheritable)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2];
+    long result = syscall(SYS_capget, &header, data);
+    if (result == 0) {
+        *effective = (uint64_t)data[1].effective << 32 | data[0].effective;
+        *permitted = (uint64_t)data[1].permitted << 32 | data[0].permitted;
+        *inheritable = (uint64_t)data[1].inheritable << 32 | data[0].inheritable;
+    }
+    return result;
+}
+
+static long rt_ambient(int operation, int capability)
+{
+    return prctl(PR_CAP_AMBIENT, operation, capability, 0, 0);
+}
+
+static long rt_close_range(unsigned int first, unsigned int last, unsigned int flags)
+{
+    return syscall(SYS_close_range, first, last, flags);
+}
+
+static long rt_seccomp_available(void)
+{
+    uint32_t action = SECCOMP_RET_ERRNO;
+    return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action);
+}
+
+/* Set IFF_UP on one interface of this network namespace: all that a sandbox without a network needs of netlink. */
+static long rt_link_up(const char *name)
+{
+    struct ifreq request = {0};
+    int saved, fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    long result;
+    if (fd < 0)
+        return -1;
+    strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+    result = ioctl(fd, SIOCGIFFLAGS, &request);
+    if (result == 0) {
+        request.ifr_flags |= IFF_UP;
+        result = ioctl(fd, SIOCSIFFLAGS, &request);
+    }
+    saved = errno;
+    close(fd);
+    errno = saved;
+    return result;
+}
+
+/* Every signal back to its default and none blocked: CPython ignores SIGPIPE and SIGXFSZ, and exec keeps what is
+ * ignored. Real-time signals 32 and 33 belong to libc and refuse; that is as it should be. */
+static void default_signals(void)
+{
+    struct sigaction action = {0};
+    sigset_t none;
+    int number;
+    action.sa_handler = SIG_DFL;
+    for (number = 1; number < NSIG; number++)
+        sigaction(number, &action, NULL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void report(int fd, const char *step, int number)
+{
+    char line[96];
+    int length = snprintf(line, sizeof line, "{\"type\":\"failed\",\"step\":\"%s\",\"errno\":%d}", step, number);
+    if (write(fd, line, length) < 0)
+        _exit(126);
+}
+
+/* The last thing a stage does. From the filter on, only what it allows may be called, so no Python runs any more:
+ * on success the program has replaced us and report_fd is closed (FD_CLOEXEC); on failure one message says why. */
+static void rt_exec(const char *path, char *const argv[], char *const envp[],
+                    const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd)
+{
+    default_signals();
+    syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC);
+    if (filter_length) {
+        struct sock_fprog program = {filter_length, (struct sock_filter *)filter};
+        if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, filter_flags, &program)) {
+            report(report_fd, "seccomp", errno);
+            _exit(125);
+        }
+    }
+    syscall(SYS_execve, path, argv, envp);
+    report(report_fd, "execve", errno);
+    _exit(127);
+}
+
+/* PID 1 of a pod's shared PID namespace: reap what is left to it, end on SIGTERM or SIGINT. Touches no memory of
+ * its own, so a fork that ends here shares its parent's pages for good. */
+static void rt_pause(void)
+{
+    sigset_t all;
+    default_signals();
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    for (;;) {
+        int number = 0;
+        if (sigwait(&all, &number))
+            continue;
+        if (number == SIGCHLD)
+            while (waitpid(-1, NULL, WNOHANG) > 0)
+                ;
+        else if (number == SIGTERM || number == SIGINT)
+            _exit(0);
+    }
+}
+"""
+
+ffibuilder = FFI()
+ffibuilder.cdef(DECLARATIONS)
+ffibuilder.set_source("minirt.linux._native", SOURCE, py_limited_api=True)
+
+if __name__ == "__main__":
+    ffibuilder.compile(verbose=True)

@@ -1,0 +1,106 @@
+"""Descriptors: paths resolved inside a root, descriptors over sockets, writes that the journal sees.
+
+Source: openat2(2), unix(7) SCM_RIGHTS, close_range(2).
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+
+from minirt import journal
+from minirt.linux._native import lib
+from minirt.linux.mount import checked
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+CLOSE_RANGE_CLOEXEC = 4
+
+
+def openat2(dirfd: int, path: str, flags: int, *, mode: int = 0, resolve: int = RESOLVE_IN_ROOT) -> int:
+    """Open ``path`` with ``dirfd`` as its root: no symlink and no ``..`` leads out of it.
+
+    Raises OSError: ENOENT, ELOOP, EXDEV (RESOLVE_BENEATH: it leads out), EAGAIN (a rename raced; retried here).
+    """
+    for _ in range(128):
+        result = lib.rt_openat2(dirfd, path.encode(), flags | os.O_CLOEXEC, mode, resolve)
+        if result >= 0:
+            return result
+        try:
+            checked(result, path)
+        except BlockingIOError:
+            continue
+    raise BlockingIOError(11, "the tree kept changing while it was walked", path)
+
+
+@contextlib.contextmanager
+def closing(fd: int) -> Iterator[int]:
+    """Close ``fd`` at the end of the block."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def mknodat(dirfd: int, path: str, mode: int, major: int, minor: int) -> None:
+    """Make a device node. Raises OSError: EEXIST, EPERM (no CAP_MKNOD)."""
+    journal.step("mknodat", _mknodat, dirfd, path, mode, major, minor)
+
+
+def _mknodat(dirfd: int, path: str, mode: int, major: int, minor: int) -> None:
+    checked(lib.rt_mknodat(dirfd, path.encode(), mode, major, minor), path)
+
+
+def write_file(path: str, data: str) -> None:
+    """Write a kernel file (cgroupfs, procfs) with one write(2), as these files want it.
+
+    Raises OSError as the kernel gave it, with the path as its file name.
+    """
+    journal.step("write", _write_file, path, data)
+
+
+def _write_file(path: str, data: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, data.encode())
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), path) from error
+    finally:
+        os.close(fd)
+
+
+def mkdir(path: str, mode: int = 0o755) -> None:
+    """Make a directory. Raises OSError: EEXIST, ENOENT."""
+    journal.step("mkdir", os.mkdir, path, mode)
+
+
+def rmdir(path: str) -> None:
+    """Remove an empty directory (a cgroup: one without processes or children). Raises OSError: EBUSY, ENOENT."""
+    journal.step("rmdir", os.rmdir, path)
+
+
+def cloexec_from(first: int) -> None:
+    """Mark every descriptor from ``first`` on to be closed by exec."""
+    checked(lib.rt_close_range(first, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC))
+
+
+def close_all_but(keep: set[int]) -> None:
+    """Close every descriptor that is not in ``keep``."""
+    first = 0
+    for fd in [*sorted(keep), 0x100000000]:
+        if first < fd:
+            checked(lib.rt_close_range(first, fd - 1, 0))
+        first = fd + 1
+
+
+def send(to: socket.socket, data: bytes, fds: list[int] | None = None) -> None:
+    """Send one message with descriptors over a unix socket."""
+    socket.send_fds(to, [data], fds or [])
+
+
+def receive(source: socket.socket, limit: int = 1 << 18, max_fds: int = 8) -> tuple[bytes, list[int]]:
+    """Return one message and its descriptors (close-on-exec); b"" at the end of the stream."""
+    data, fds, _, _ = socket.recv_fds(source, limit, max_fds, socket.MSG_CMSG_CLOEXEC)
+    return data, fds

@@ -1,0 +1,49 @@
+"""Operation: one small thing to do, that can be printed before it is done.
+
+Compilers (pure functions) make lists of these; executors run them. What an operation needs at run time that cannot be
+known when it is compiled (open descriptors, netlink sockets) it takes from the context ``C`` it is executed with.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from minirt import journal
+from minirt.errors import MinirtError, StepFailed
+
+C = TypeVar("C", contravariant=True)
+
+
+@dataclass(frozen=True)
+class Operation(Generic[C]):
+    """One step of a plan. ``cause`` names the field of the user's YAML that asked for it, if one did."""
+
+    def describe(self) -> str:
+        """Return one line that says, in the kernel's words, what ``execute`` does: ``mount proc on /proc``."""
+        raise NotImplementedError
+
+    def execute(self, context: C, /) -> None:
+        """Do it. Raises OSError as the kernel gave it."""
+        raise NotImplementedError
+
+    @property
+    def because(self) -> str:
+        """Return the field of the user's YAML that asked for this step ("" for none)."""
+        return ""
+
+
+def run(plan: list[Operation[C]], context: C) -> None:
+    """Execute a plan in order.
+
+    Raises:
+        StepFailed: the first operation that the kernel refused; its ``what`` is the operation's own description.
+    """
+    for operation in plan:
+        with journal.because(operation.because):
+            try:
+                operation.execute(context)
+            except MinirtError:
+                raise
+            except OSError as error:
+                raise StepFailed.from_os_error(
+                    operation.describe(), error, stage=journal.stage, step=type(operation).__name__
+                ) from error

@@ -1,0 +1,111 @@
+"""Processes and namespaces: clone3, unshare, setns, pidfds.
+
+Source: clone3(2), unshare(2), setns(2), pidfd_open(2), pidfd_send_signal(2).
+"""
+
+import os
+import signal
+
+from minirt import journal
+from minirt.linux._native import ffi, lib
+from minirt.linux.mount import checked
+
+CLONE_PIDFD = 0x1000
+CLONE_PARENT = 0x8000
+CLONE_NEWNS = 0x20000
+CLONE_NEWCGROUP = 0x2000000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+CLONE_NEWTIME = 0x80
+CLONE_INTO_CGROUP = 0x200000000
+
+
+def clone3(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
+    """Make a child that goes on in Python; return (pid, pidfd) in the parent and (0, -1) in the child.
+
+    ``flags`` are CLONE_NEW* and CLONE_PARENT; CLONE_PIDFD is always set, CLONE_INTO_CGROUP when ``cgroup_fd`` is
+    given. A raw clone skips what os.fork() does: at-fork hooks, reseeding random, flushing stdio buffers, and the
+    child keeps asyncio's descriptors. The child must therefore leave only by exec or ``os._exit``, and the caller
+    must be the only thread of its process: another thread could hold a lock that the child would wait for for ever.
+
+    Raises:
+        RuntimeError: this process has more than one thread.
+        OSError: EPERM (no CAP_SYS_ADMIN), ENOSPC (too many namespaces), EBUSY (the cgroup delegates controllers),
+            EOPNOTSUPP (the cgroup is not a domain).
+    Source: clone(2), "The clone3() system call".
+    """
+    threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        raise RuntimeError(f"clone3 in a process with {threads} threads: who has threads never forks")
+    return journal.step("clone3", _clone3, flags, cgroup_fd)
+
+
+def _clone3(flags: int, cgroup_fd: int) -> tuple[int, int]:
+    pidfd = ffi.new("int *", -1)
+    flags |= CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd >= 0 else 0)
+    exit_signal = 0 if flags & CLONE_PARENT else signal.SIGCHLD
+    pid = checked(lib.rt_clone3(flags, exit_signal, cgroup_fd, pidfd))
+    return (pid, pidfd[0]) if pid else (0, -1)
+
+
+def unshare(flags: int) -> None:
+    """Give this process new namespaces. Raises OSError: EPERM, ENOSPC, EINVAL (CLONE_NEWUSER with threads)."""
+    journal.step("unshare", _unshare, flags)
+
+
+def _unshare(flags: int) -> None:
+    checked(lib.rt_unshare(flags))
+
+
+def setns(fd: int, flags: int = 0) -> None:
+    """Join the namespace behind ``fd``, or with a pidfd those of ``flags`` that its process is in.
+
+    Raises OSError: EINVAL (another kind), EPERM, ESRCH (the pidfd's process is gone).
+    """
+    journal.step("setns", _setns, fd, flags)
+
+
+def _setns(fd: int, flags: int) -> None:
+    checked(lib.rt_setns(fd, flags))
+
+
+def pidfd_open(pid: int) -> int:
+    """Return a descriptor of a process. Raises OSError: ESRCH (no such process)."""
+    return checked(lib.rt_pidfd_open(pid, 0))
+
+
+def pidfd_send_signal(pidfd: int, number: int) -> None:
+    """Send a signal to exactly this process. Raises OSError: ESRCH (it has been reaped)."""
+    journal.step("pidfd_send_signal", _pidfd_send_signal, pidfd, number)
+
+
+def _pidfd_send_signal(pidfd: int, number: int) -> None:
+    checked(lib.rt_pidfd_send_signal(pidfd, number))
+
+
+def sethostname(name: str) -> None:
+    """Set the host name of this UTS namespace (at most 64 bytes). Source: sethostname(2)."""
+    import socket
+
+    journal.step("sethostname", socket.sethostname, name)
+
+
+def link_up(name: str) -> None:
+    """Set an interface of this network namespace up (``lo``), without netlink."""
+    journal.step("link_up", _link_up, name)
+
+
+def _link_up(name: str) -> None:
+    checked(lib.rt_link_up(name.encode()), name)
+
+
+def start_time(pid: int) -> int:
+    """Return when a process started (clock ticks since boot): with the pid it names one process for good.
+
+    Raises OSError: ENOENT or ESRCH, there is no such process. Source: proc_pid_stat(5), field 22.
+    """
+    with open(f"/proc/{pid}/stat", "rb") as stat:
+        return int(stat.read().rpartition(b")")[2].split()[19])

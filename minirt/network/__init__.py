@@ -1,0 +1,1 @@
+"""The only door to pyroute2: bridge, veth, addresses, nftables."""

@@ -1,0 +1,1 @@
+"""The sandbox: what the containers of a pod share, and who keeps it."""

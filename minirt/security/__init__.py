@@ -1,0 +1,1 @@
+"""Capabilities, rlimits, no_new_privs."""

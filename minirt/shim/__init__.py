@@ -1,0 +1,1 @@
+"""The processes that hold containers: zygote, one shim a sandbox, and what they say to each other."""
