@@ -1,0 +1,74 @@
+"""Namespaces and a reaper of their own for the root tests, so that a leak seen is a leak of theirs.
+
+    make ─▶ pytest, as it was started ── unshare(mount, net), fork ──▶ pytest, as it goes on: runs the tests
+               │ becomes the subreaper                                    └─ whatever they start
+               └─ reaps every orphan at once, as init would; at the end kills what is left and passes the status on
+
+The mounts are cut off from the machine's and then shared among themselves, as they are under systemd; /run is an empty
+tmpfs (no socket of a daemon of this machine is in reach); lo is up and is the only link.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+from minirt.linux import mount, prctl, process
+from minirt.linux.mount import MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_REC, MS_SHARED
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+
+
+def enter() -> None:
+    """Go on in a child with namespaces of its own; the caller's process stays behind as its reaper.
+
+    Raises OSError: EPERM, not root.
+    """
+    process.unshare(process.CLONE_NEWNS | process.CLONE_NEWNET)
+    mount.mount(None, "/", None, MS_REC | MS_PRIVATE)
+    mount.mount(None, "/", None, MS_REC | MS_SHARED)
+    _own_run()
+    process.link_up("lo")
+    prctl.set_child_subreaper()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if child := os.fork():
+        _reap_until_end_of(child)
+
+
+def _own_run() -> None:
+    """Mount an empty /run; keep what /etc/resolv.conf says where it is a link into the old one."""
+    resolver = RESOLV_CONF.resolve()
+    text = resolver.read_bytes() if resolver.is_relative_to("/run") and resolver.exists() else None
+    mount.mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    Path("/run/lock").mkdir()
+    if text is not None:
+        resolver.parent.mkdir(parents=True, exist_ok=True)
+        resolver.write_bytes(text)
+
+
+def _reap_until_end_of(child: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
+    ended, status = 0, 0
+    while ended != child:
+        ended, status = os.wait()
+    while left := children_of(os.getpid()):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the children of every thread of a process; none where it is gone. Source: proc_tid_children(5)."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
+    return found

@@ -1,0 +1,186 @@
+"""What a test left behind: each kind of thing is listed before and after, named, and then ended.
+
+Looking must be cheap (every root test pays for it twice), so each kind has one cheap question, and only what is new
+afterwards is described at length. What the kernel takes down in its own time (a network namespace's links, a process
+that was just told to end) gets until GRACE_S.
+"""
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from minirt.linux import mount, process
+from tests.isolation import children_of
+
+GRACE_S = 3.0
+KEPT_SUFFIX = ".lock"
+"""A lock file may outlive what it locks: removing it under somebody who waits for it would make two locks of one."""
+
+Seen = tuple[str, ...]
+
+
+class Kind(NamedTuple):
+    """One kind of thing that can leak: how to list it, to describe one, and to end one. The oldest are listed first."""
+
+    name: str
+    seen: Callable[[], Seen]
+    end: Callable[[str], object]
+    described: Callable[[str], str] = str
+
+
+def processes() -> Seen:
+    """Return "pid start-time" of every process below this one or its reaper, which orphans are given to."""
+    waiting = [os.getpid(), *([os.getppid()] if os.geteuid() == 0 else [])]
+    known = dict.fromkeys(waiting, "")
+    while waiting:
+        for pid in children_of(waiting.pop()):
+            with contextlib.suppress(OSError):
+                if pid not in known:
+                    known[pid] = f"{pid} {process.start_time(pid)}"
+                    waiting.append(pid)
+    return tuple(filter(None, known.values()))
+
+
+def _command(key: str) -> str:
+    pid, _ = key.split()
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        return f"{pid} {words or Path(f'/proc/{pid}/comm').read_text().strip()}"
+    return f"{pid} (gone by now)"
+
+
+def _kill(key: str) -> None:
+    pid, started = map(int, key.split())
+    with contextlib.suppress(OSError):
+        if process.start_time(pid) == started:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def mounts() -> Seen:
+    """Return "id type mount-point" of every mount of this namespace. Source: proc_pid_mountinfo(5)."""
+    rows = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return tuple(f"{row[0]} {row[row.index('-', 6) + 1]} {row[4]}" for row in rows)
+
+
+def _unmount(key: str) -> None:
+    point = key.split()[2].encode().decode("unicode_escape")
+    with contextlib.suppress(OSError):
+        mount.umount2(point, mount.MNT_DETACH)
+
+
+def links() -> Seen:
+    """Return the names of this network namespace's interfaces."""
+    return tuple(name for _, name in socket.if_nameindex())
+
+
+def cgroup2_tops() -> list[Path]:
+    """Return where cgroup2 is mounted."""
+    return [Path(row.split()[2]) for row in mounts() if row.split()[1] == "cgroup2"]
+
+
+def cgroups() -> Seen:
+    """Return the cgroups whose first directory's name begins as MINIRT_CGROUP does: those of these tests."""
+    ours = [found for top in cgroup2_tops() for found in top.glob(os.environ["MINIRT_CGROUP"] + "*")]
+    return tuple(str(path) for our in ours for path in (our, *sorted(our.rglob("*/"))))
+
+
+def _remove_cgroup(key: str) -> None:
+    with contextlib.suppress(OSError):
+        Path(key, "cgroup.kill").write_text("1")
+    with contextlib.suppress(OSError):
+        os.rmdir(key)
+
+
+def rules() -> Seen:
+    """Return the lines of the nftables ruleset, asking nft only when the kernel's generation number has moved."""
+    global _ruleset
+    generation = _generation()
+    if generation != _ruleset[0]:
+        listed = subprocess.run(["nft", "-s", "list", "ruleset"], capture_output=True, text=True, check=True)
+        _ruleset = (generation, tuple(listed.stdout.splitlines()))
+    return _ruleset[1]
+
+
+_ruleset: tuple[int, Seen] = (0, ())
+
+
+def _generation() -> int:
+    """Return the generation of this network namespace's nftables rules; 0 where the kernel has no nftables.
+
+    Source: linux/netfilter/nf_tables.h, NFT_MSG_GETGEN; the answer's first attribute is NFTA_GEN_ID, big endian.
+    """
+    getgen, newgen, request = 0x0A10, 0x0A0F, 1
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as netfilter:
+        netfilter.send(struct.pack("=IHHIIBBH", 20, getgen, request, 1, 0, 0, 0, 0))
+        answer = netfilter.recv(4096)
+    return struct.unpack_from(">I", answer, 24)[0] if struct.unpack_from("=H", answer, 4)[0] == newgen else 0
+
+
+def descriptors() -> Seen:
+    """Return "number what-it-is" of this process's open descriptors."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(f"{number} {os.readlink(f'/proc/self/fd/{number}')}")
+    return tuple(found)
+
+
+def _leave_open(_: str) -> None:
+    """Leave a descriptor: an object of this process may still believe that the number is its own."""
+
+
+def state_files() -> Seen:
+    """Return every file and socket under MINIRT_STATE. Empty directories may stay, and so may lock files."""
+    found = [Path(where) / name for where, _, names in os.walk(os.environ["MINIRT_STATE"]) for name in names]
+    return tuple(str(path) for path in found if path.suffix != KEPT_SUFFIX)
+
+
+KINDS = (
+    Kind("process", processes, _kill, _command),
+    Kind("mount", mounts, _unmount),
+    Kind("network link", links, lambda name: subprocess.run(["ip", "link", "delete", name], check=False)),
+    Kind("cgroup", cgroups, _remove_cgroup),
+    Kind("nftables rule", rules, lambda _: subprocess.run(["nft", "flush", "ruleset"], check=False)),
+    Kind("descriptor", descriptors, _leave_open),
+    Kind("state file", state_files, os.unlink),
+)
+UNPRIVILEGED = tuple(kind for kind in KINDS if kind.name in ("process", "descriptor"))
+
+Look = dict[str, Seen]
+
+
+def look(kinds: tuple[Kind, ...]) -> Look:
+    """Return what there is now."""
+    return {kind.name: kind.seen() for kind in kinds}
+
+
+def leaks_since(before: Look, kinds: tuple[Kind, ...]) -> list[str]:
+    """End whatever was not there ``before``, the newest first; return a line for each, [] when there is nothing."""
+    new = _new_after_grace(before, kinds)
+    lines = [f"{kind.name}: {kind.described(key)}" for kind, key in new]
+    for kind, key in reversed(new):
+        kind.end(key)
+    return lines
+
+
+def _new_after_grace(before: Look, kinds: tuple[Kind, ...]) -> list[tuple[Kind, str]]:
+    deadline = time.monotonic() + GRACE_S
+    while new := _new(before, kinds):
+        gc.collect()
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    return new
+
+
+def _new(before: Look, kinds: tuple[Kind, ...]) -> list[tuple[Kind, str]]:
+    return [(kind, key) for kind in kinds for key in kind.seen() if key not in before[kind.name]]
