@@ -31,6 +31,7 @@ long rt_ambient(int operation, int capability);
 long rt_close_range(unsigned int first, unsigned int last, unsigned int flags);
 long rt_seccomp_available(void);
 long rt_link_up(const char *name);
+long rt_syncfs(int fd);
 void rt_exec(const char *path, char *const argv[], char *const envp[],
              const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd);
 void rt_pause(void);
@@ -171,6 +172,8 @@ static long rt_close_range(unsigned int first, unsigned int last, unsigned int f
 {
     return syscall(SYS_close_range, first, last, flags);
 }
+
+static long rt_syncfs(int fd) { return syscall(SYS_syncfs, fd); }
 
 static long rt_seccomp_available(void)
 {

@@ -25,7 +25,7 @@ def openat2(dirfd: int, path: str, flags: int, *, mode: int = 0, resolve: int = 
     Raises OSError: ENOENT, ELOOP, EXDEV (RESOLVE_BENEATH: it leads out), EAGAIN (a rename raced; retried here).
     """
     for _ in range(128):
-        result = lib.rt_openat2(dirfd, path.encode(), flags | os.O_CLOEXEC, mode, resolve)
+        result = lib.rt_openat2(dirfd, os.fsencode(path), flags | os.O_CLOEXEC, mode, resolve)
         if result >= 0:
             return result
         try:
@@ -69,6 +69,11 @@ def _write_file(path: str, data: str) -> None:
         raise OSError(error.errno, os.strerror(error.errno or 0), path) from error
     finally:
         os.close(fd)
+
+
+def syncfs(fd: int) -> None:
+    """Write everything of the file system that ``fd`` is on to its disk. Raises OSError: EIO, ENOSPC, EDQUOT."""
+    checked(lib.rt_syncfs(fd))
 
 
 def mkdir(path: str, mode: int = 0o755) -> None:
