@@ -2,24 +2,39 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import isolation, leaks, requirements
+from tests.command import Minirt
 
+REPOSITORY = Path(__file__).parents[1]
 PRIVILEGED = os.geteuid() == 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if PRIVILEGED and not config.option.collectonly and not config.option.help:
+    isolated = PRIVILEGED and not config.option.collectonly and not config.option.help
+    if isolated:
         isolation.enter()
     os.environ["MINIRT_CGROUP"] = f"minirt-test-{os.getpid()}"
-    os.environ["MINIRT_STATE"] = tempfile.mkdtemp(prefix="minirt-test-", dir="/run" if PRIVILEGED else None)
+    os.environ["MINIRT_STATE"] = tempfile.mkdtemp(prefix="minirt-test-", dir="/run" if isolated else None)
     os.environ["MINIRT_ROOT"] = tempfile.mkdtemp(prefix="minirt-test-")
-    config.add_cleanup(lambda: [shutil.rmtree(os.environ[name]) for name in ("MINIRT_ROOT", "MINIRT_STATE")])
+    if isolated:
+        isolation.leave_a_reaper(_remove_places)
+    else:
+        config.add_cleanup(_remove_places)
+
+
+def _remove_places() -> None:
+    for name in ("MINIRT_STATE", "MINIRT_ROOT"):
+        shutil.rmtree(os.environ[name])
+    for top in leaks.cgroup2_tops():
+        leaks.remove_cgroups(top / os.environ["MINIRT_CGROUP"])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -57,3 +72,29 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if found := leaks.leaks_since(before, kinds):
         pytest.fail("the test left behind:\n  " + "\n  ".join(found), pytrace=False)
+
+
+@pytest.fixture
+def minirt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Minirt:
+    """A minirt of this test's own, to be called as a command; MINIRT_* of the test's own process name it too."""
+    own = Minirt(tmp_path / "minirt", Path(tempfile.mkdtemp(dir=os.environ["MINIRT_STATE"])))
+    monkeypatch.setenv("MINIRT_ROOT", str(own.root))
+    monkeypatch.setenv("MINIRT_STATE", str(own.state))
+    return own
+
+
+@pytest.fixture(scope="session")
+def busybox_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MINIRT_ROOT that holds the image localhost/busybox and nothing else. Look only: tests copy it."""
+    tree = tmp_path_factory.mktemp("busybox-image")
+    store = Minirt(tmp_path_factory.mktemp("busybox-store"), Path(os.environ["MINIRT_STATE"]))
+    subprocess.run([REPOSITORY / "examples/busybox-image.sh", tree], check=True, capture_output=True)
+    store.output("image", "import", tree, "localhost/busybox")
+    return store.root
+
+
+@pytest.fixture
+def busybox(minirt: Minirt, busybox_store: Path) -> str:
+    """The name of an image that this test's minirt has: Debian's static busybox, its applets in /bin."""
+    shutil.copytree(busybox_store, minirt.root, symlinks=True, dirs_exist_ok=True)
+    return "localhost/busybox"

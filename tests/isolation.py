@@ -1,8 +1,8 @@
 """Namespaces and a reaper of their own for the root tests, so that a leak seen is a leak of theirs.
 
-    make ─▶ pytest, as it was started ── unshare(mount, net), fork ──▶ pytest, as it goes on: runs the tests
-               │ becomes the subreaper                                    └─ whatever they start
-               └─ reaps every orphan at once, as init would; at the end kills what is left and passes the status on
+    pytest, as it was started ── unshare(mount, net), fork ──▶ pytest, as it goes on: runs the tests
+       │ is the subreaper of all                                  └─ whatever they start
+       └─ reaps every orphan at once, as init would; at the end kills what is left and passes the status on
 
 The mounts are cut off from the machine's and then shared among themselves, as they are under systemd; /run is an empty
 tmpfs (no socket of a daemon of this machine is in reach); lo is up and is the only link.
@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from minirt.linux import mount, prctl, process
@@ -21,7 +22,7 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 def enter() -> None:
-    """Go on in a child with namespaces of its own; the caller's process stays behind as its reaper.
+    """Give this process namespaces of its own, and make it the one that orphans are given to.
 
     Raises OSError: EPERM, not root.
     """
@@ -31,10 +32,16 @@ def enter() -> None:
     _own_run()
     process.link_up("lo")
     prctl.set_child_subreaper()
+
+
+def leave_a_reaper(at_end: Callable[[], None]) -> None:
+    """Go on in a child; this process stays behind as its reaper, and calls ``at_end`` when nothing is left."""
     sys.stdout.flush()
     sys.stderr.flush()
     if child := os.fork():
-        _reap_until_end_of(child)
+        code = _reap_until_end_of(child)
+        at_end()
+        os._exit(code)
 
 
 def _own_run() -> None:
@@ -48,20 +55,18 @@ def _own_run() -> None:
         resolver.write_bytes(text)
 
 
-def _reap_until_end_of(child: int) -> None:
+def _reap_until_end_of(child: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
-    ended, status = 0, 0
+    ended, status = os.wait()
     while ended != child:
         ended, status = os.wait()
     while left := children_of(os.getpid()):
         for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
-    os._exit(code if code >= 0 else 128 - code)
+    return code if code >= 0 else 128 - code
 
 
 def children_of(pid: int) -> list[int]:

@@ -88,16 +88,24 @@ def cgroup2_tops() -> list[Path]:
 
 
 def cgroups() -> Seen:
-    """Return the cgroups whose first directory's name begins as MINIRT_CGROUP does: those of these tests."""
-    ours = [found for top in cgroup2_tops() for found in top.glob(os.environ["MINIRT_CGROUP"] + "*")]
-    return tuple(str(path) for our in ours for path in (our, *sorted(our.rglob("*/"))))
+    """Return the cgroups below MINIRT_CGROUP, which itself stays for the whole session."""
+    found = [path for top in cgroup2_tops() for path in (top / os.environ["MINIRT_CGROUP"]).rglob("*/")]
+    return tuple(sorted(map(str, found)))
+
+
+def remove_cgroups(top: Path) -> None:
+    """Kill what is in a cgroup or below it, and remove all of them."""
+    for path in sorted([*top.rglob("*/"), *([top] if top.exists() else [])], reverse=True):
+        _remove_cgroup(str(path))
 
 
 def _remove_cgroup(key: str) -> None:
-    with contextlib.suppress(OSError):
-        Path(key, "cgroup.kill").write_text("1")
-    with contextlib.suppress(OSError):
-        os.rmdir(key)
+    """Kill and remove; the kernel says EBUSY until the last of those killed is really gone."""
+    deadline = time.monotonic() + GRACE_S
+    while Path(key).exists() and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            Path(key, "cgroup.kill").write_text("1")
+            os.rmdir(key)
 
 
 def rules() -> Seen:
