@@ -1,0 +1,182 @@
+"""A cgroup's life: entered by clone3, frozen, killed, and removed when nobody lives in it any more.
+
+    open_fd ─ clone3(CLONE_INTO_CGROUP) ─▶ populated 1 ─ kill ─▶ populated 0 ─ remove
+                                               └─ freeze ─▶ frozen 1 ─ thaw ─▶ frozen 0
+
+Both words are lines of cgroup.events, which wakes a poll(2) whenever it changes: waiting never loops.
+Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, "Core Interface Files"
+"""
+
+import errno
+import os
+import select
+import signal
+import time
+from pathlib import Path
+
+from minirt import journal
+from minirt.cgroups.tree import find
+from minirt.errors import StepFailed
+from minirt.linux import fds
+
+GONE = (errno.ENOENT, errno.ENODEV)
+"""What the kernel answers about a cgroup that somebody removed: before its file is opened, and after."""
+
+
+def open_fd(path: Path) -> int:
+    """Return a descriptor for CLONE_INTO_CGROUP. Raises OSError: ENOENT."""
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def kill(path: Path, timeout_s: float = 10.0) -> None:
+    """Kill every process in a cgroup and below it, and wait until none is left; a cgroup that is gone is fine.
+
+    Raises:
+        StepFailed: some outlived ``timeout_s``: the kernel holds them (uninterruptible sleep).
+    """
+    try:
+        fds.write_file(str(path / "cgroup.kill"), "1")
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        if path.exists():
+            kill_one_by_one(path)
+    _wait(path, "populated", False, timeout_s, f"kill everything in {path}")
+
+
+def kill_one_by_one(path: Path) -> None:
+    """Kill as kernels before 5.14 must: frozen processes cannot fork away from the list, and SIGKILL reaches them."""
+    _write_freeze(path, "1")
+    for pid in pids(path):
+        try:
+            journal.step("kill", os.kill, pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    _write_freeze(path, "0")
+
+
+def freeze(path: Path, timeout_s: float = 10.0) -> None:
+    """Stop every process in a cgroup, and wait until all have. Raises StepFailed: one did not in ``timeout_s``."""
+    _write_freeze(path, "1")
+    _wait(path, "frozen", True, timeout_s, f"freeze {path}")
+
+
+def thaw(path: Path, timeout_s: float = 10.0) -> None:
+    """Let them run again. Raises StepFailed: a cgroup above is frozen, too."""
+    _write_freeze(path, "0")
+    _wait(path, "frozen", False, timeout_s, f"thaw {path}")
+
+
+def is_frozen(path: Path) -> bool:
+    """Say whether all processes of a cgroup are stopped by a freeze."""
+    return _event(path, "frozen")
+
+
+def is_populated(path: Path) -> bool:
+    """Say whether a process lives in a cgroup or below it."""
+    return _event(path, "populated")
+
+
+def remove(path: Path, timeout_s: float = 5.0) -> None:
+    """Remove a cgroup and those below it, which a container may have made; one that is gone is fine.
+
+    Waits for processes that are just ending.
+
+    Raises:
+        StepFailed: EBUSY, processes still live in it after ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not _removed(path):
+        _wait(path, "populated", False, deadline - time.monotonic(), f"remove {path}")
+
+
+def _removed(path: Path) -> bool:
+    """Remove the tree from its leaves up; False when something in it is busy."""
+    try:
+        for child in children(path):
+            if not _removed(child):
+                return False
+        fds.rmdir(str(path))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return False
+        if error.errno not in GONE:
+            raise
+    return True
+
+
+def children(path: Path) -> list[Path]:
+    """Return the cgroups right below one. Raises OSError: ENOENT."""
+    return [Path(entry.path) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
+
+
+def pids(path: Path) -> list[int]:
+    """Return the processes in a cgroup and below it, as this PID namespace numbers them; [] when it is gone."""
+    try:
+        found = [int(line) for line in _procs(path).split()]
+        return found + [pid for child in children(path) for pid in pids(child)]
+    except OSError as error:
+        if error.errno in GONE:
+            return []
+        raise
+
+
+def _procs(path: Path) -> str:
+    try:
+        return (path / "cgroup.procs").read_text()
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return ""  # a threaded cgroup: the processes of its threads are listed by the domain above it
+
+
+def delegates(path: Path) -> bool:
+    """Say whether a cgroup gives controllers to its children, so that no process may be cloned into it (EBUSY)."""
+    return bool((path / "cgroup.subtree_control").read_text().strip())
+
+
+def leaf_of(pid: int) -> Path:
+    """Return the cgroup that a process is in. Raises OSError: ENOENT or ESRCH, it is gone."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            return find().mount / line[3:].lstrip("/")
+    raise ProcessLookupError(errno.ESRCH, "it is in no cgroup of v2", f"/proc/{pid}/cgroup")
+
+
+def entrance(path: Path, init_pid: int) -> Path:
+    """Return the cgroup that a further process of a container is cloned into: init's own where it made some below."""
+    return leaf_of(init_pid) if delegates(path) else path
+
+
+def _write_freeze(path: Path, value: str) -> None:
+    fds.write_file(str(path / "cgroup.freeze"), value)
+
+
+def _event(path: Path, key: str) -> bool:
+    try:
+        return f"{key} 1" in (path / "cgroup.events").read_text()
+    except OSError as error:
+        if error.errno in GONE:
+            return False
+        raise
+
+
+def _wait(path: Path, key: str, wanted: bool, timeout_s: float, what: str) -> None:
+    """Wait until ``key`` of cgroup.events is ``wanted``; a cgroup that is gone has neither word."""
+    deadline = time.monotonic() + timeout_s
+    try:
+        with fds.closing(os.open(path / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)) as events:
+            poll = select.poll()
+            poll.register(events, select.POLLPRI | select.POLLERR)
+            while (f"{key} 1".encode() in os.pread(events, 4096, 0)) is not wanted:
+                if not poll.poll(max(0, int((deadline - time.monotonic()) * 1000))):
+                    raise _late(path, what, timeout_s)
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+
+
+def _late(path: Path, what: str, timeout_s: float) -> StepFailed:
+    alive = ", ".join(map(str, pids(path)[:10])) or "none"
+    why = f"it did not happen in {timeout_s:.1f} s; processes in it: {alive}"
+    return StepFailed(what, why, "see /proc/PID/stack for what the kernel waits for", errno=errno.EBUSY)

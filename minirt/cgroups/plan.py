@@ -1,0 +1,174 @@
+"""The cgroup part of a plan: make the cgroup, have the ones above it give it controllers, write its limits.
+
+    mkdir /sys/fs/cgroup/minirt/pod1 ─ +cpu +memory… there ─ mkdir …/pod1/web ─ write its cpu.max, memory.max, …
+
+The container's process is then cloned into it (CLONE_INTO_CGROUP): no moment exists in which it runs without limits.
+"""
+
+import contextlib
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from minirt import journal
+from minirt.cgroups import lifecycle
+from minirt.cgroups.limits import Setting, Weight, limits, quadratic
+from minirt.cgroups.resources import Resources
+from minirt.cgroups.tree import UNIT, Tree
+from minirt.errors import Conflict, StepFailed
+from minirt.linux import fds
+from minirt.linux.operation import Operation
+
+CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
+"""Those every cgroup of ours gets where the machine has them: usage is read from them, limits or not."""
+
+
+@dataclass(frozen=True)
+class DelegateUnit(Operation[object]):
+    """Have systemd give us a cgroup of its own making; nothing to do where it has."""
+
+    path: Path
+
+    def describe(self) -> str:
+        """Return one line."""
+        return f"have systemd delegate {self.path} to minirt (systemd-run --property=Delegate=yes)"
+
+    def execute(self, context: object, /) -> None:
+        """Start the unit, and move its process to a leaf. Raises StepFailed: systemd refused."""
+        if not self.path.exists():
+            self._start()
+        keeper = self.path / "keeper"
+        with contextlib.suppress(FileExistsError):
+            fds.mkdir(str(keeper))
+        for pid in (self.path / "cgroup.procs").read_text().split():
+            fds.write_file(str(keeper / "cgroup.procs"), pid)
+
+    def _start(self) -> None:
+        command = ["systemd-run", "--quiet", f"--unit={UNIT}", "--slice=-.slice", "--service-type=exec"]
+        command += ["--property=Delegate=yes", "--property=KillMode=process", "--description=The cgroups of minirt"]
+        status = journal.step("spawn", os.spawnvp, os.P_WAIT, command[0], [*command, "sleep", "infinity"])
+        if status and not self.path.exists():
+            raise StepFailed(
+                f"start {UNIT}", f"systemd-run exited with status {status}", f"see systemctl status {UNIT}"
+            )
+
+
+@dataclass(frozen=True)
+class MakeCgroup(Operation[object]):
+    """Make one cgroup. A ``new`` one is empty and its counters are 0; another may be there already."""
+
+    path: Path
+    new: bool = True
+    cause: str = ""
+
+    @property
+    def because(self) -> str:
+        """Return the field that asked for it."""
+        return self.cause
+
+    def describe(self) -> str:
+        """Return one line."""
+        return f"mkdir {self.path}"
+
+    def execute(self, context: object, /) -> None:
+        """Make it. Raises Conflict: a new one is wanted, and processes live in the one that is there."""
+        try:
+            fds.mkdir(str(self.path))
+        except FileExistsError:
+            if self.new:
+                self._replace()
+
+    def _replace(self) -> None:
+        if lifecycle.is_populated(self.path):
+            do = f"kill them first: echo 1 > {self.path}/cgroup.kill"
+            raise Conflict(f"make the cgroup {self.path}", "it exists, and processes live in it", do)
+        lifecycle.remove(self.path)
+        fds.mkdir(str(self.path))
+
+
+@dataclass(frozen=True)
+class EnableControllers(Operation[object]):
+    """Have a cgroup give controllers to its children. Those in ``needed`` must be given, the others if it can."""
+
+    path: Path
+    needed: frozenset[str] = frozenset()
+
+    def describe(self) -> str:
+        """Return one line."""
+        wanted = " ".join(f"+{name}" for name in self._wanted())
+        return f"write {wanted} to {self.path}/cgroup.subtree_control, those it has"
+
+    def execute(self, context: object, /) -> None:
+        """Write what is offered and not yet given.
+
+        Raises:
+            StepFailed: EBUSY, processes live in this cgroup itself; EINVAL, a realtime process keeps cpu from it.
+        """
+        offered = (self.path / "cgroup.controllers").read_text().split()
+        given = (self.path / "cgroup.subtree_control").read_text().split()
+        more = [name for name in self._wanted() if name in offered and name not in given]
+        if more:
+            self._give(more)
+
+    def _wanted(self) -> list[str]:
+        return sorted({*CONTROLLERS, *self.needed})
+
+    def _give(self, more: list[str]) -> None:
+        try:
+            fds.write_file(str(self.path / "cgroup.subtree_control"), " ".join(f"+{name}" for name in more))
+        except OSError as error:
+            if self.needed.isdisjoint(more):
+                return
+            do = ""
+            if error.errno == errno.EBUSY:
+                do = f"processes live in {self.path} itself, and may only live in cgroups below it: move them to one"
+            raise StepFailed.from_os_error(self.describe(), error, do=do, step="EnableControllers") from error
+
+
+@dataclass(frozen=True)
+class WriteCgroup(Operation[object]):
+    """Write one setting of a cgroup."""
+
+    path: Path
+    setting: Setting
+    cause: str = ""
+
+    @property
+    def because(self) -> str:
+        """Return the field that asked for it."""
+        return self.cause
+
+    def describe(self) -> str:
+        """Return one line."""
+        return f"write {self.setting.value} to {self.path}/{self.setting.file}"
+
+    def execute(self, context: object, /) -> None:
+        """Write it. Raises StepFailed: ENOENT (no such file in this kernel), EINVAL, ERANGE, ENODEV (io.max)."""
+        try:
+            fds.write_file(str(self.path / self.setting.file), self.setting.value)
+        except OSError as error:
+            do = ""
+            if error.errno == errno.ENOENT:
+                do = f"this kernel's {self.setting.controller or 'cgroup'} controller has no such file here"
+            raise StepFailed.from_os_error(self.describe(), error, do=do, step="WriteCgroup") from error
+
+
+def plan_cgroup(
+    tree: Tree, path: str, resources: Resources, *, weight: Weight = quadratic, cause: str = ""
+) -> list[Operation[object]]:
+    """Return what makes the cgroup ``path`` of ``tree`` with its limits, and whatever is missing above it. Pure.
+
+    Raises:
+        InvalidInput: the path, or the limits, make no sense.
+    """
+    settings = [setting for setting in limits(resources, weight) if not setting.is_initial]
+    needed = frozenset(setting.controller for setting in settings if setting.controller)
+    above: list[Operation[object]] = []
+    for cgroup in tree.ancestors(path):
+        if cgroup not in (tree.mount, tree.base):
+            above.append(MakeCgroup(cgroup, new=False))
+        above.append(EnableControllers(cgroup, needed))
+    delegation = [DelegateUnit(tree.base)] if tree.is_delegated and not path.startswith("/") else []
+    here = tree.at(path)
+    return [*delegation, *above, MakeCgroup(here, cause=cause), *(WriteCgroup(here, one, cause) for one in settings)]

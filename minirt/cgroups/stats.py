@@ -1,0 +1,83 @@
+"""Usage: what a cgroup has consumed. What a missing controller would have told is None.
+
+Source: https://docs.kernel.org/admin-guide/cgroup-v2.html
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Usage:
+    """One look. CPU times are microseconds since the cgroup was made; the working set is what cannot be reclaimed."""
+
+    cpu_usec: int | None = None
+    cpu_user_usec: int | None = None
+    cpu_system_usec: int | None = None
+    nr_throttled: int | None = None
+    throttled_usec: int | None = None
+    memory_bytes: int | None = None
+    working_set_bytes: int | None = None
+    rss_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+    swap_bytes: int | None = None
+    page_faults: int | None = None
+    major_page_faults: int | None = None
+    pids: int | None = None
+    read_bytes: int | None = None
+    write_bytes: int | None = None
+
+
+def usage(path: Path) -> Usage:
+    """Return what the cgroup has consumed. One that is gone, or lacks a controller, tells None."""
+    cpu, memory = _table(path / "cpu.stat"), _table(path / "memory.stat")
+    current = _number(path / "memory.current")
+    idle = memory.get("inactive_file", 0)
+    return Usage(
+        cpu_usec=cpu.get("usage_usec"),
+        cpu_user_usec=cpu.get("user_usec"),
+        cpu_system_usec=cpu.get("system_usec"),
+        nr_throttled=cpu.get("nr_throttled"),
+        throttled_usec=cpu.get("throttled_usec"),
+        memory_bytes=current,
+        working_set_bytes=None if current is None else max(0, current - idle),
+        rss_bytes=memory.get("anon"),
+        memory_limit_bytes=_number(path / "memory.max"),
+        swap_bytes=_number(path / "memory.swap.current"),
+        page_faults=memory.get("pgfault"),
+        major_page_faults=memory.get("pgmajfault"),
+        pids=_number(path / "pids.current"),
+        read_bytes=_io(path, "rbytes"),
+        write_bytes=_io(path, "wbytes"),
+    )
+
+
+def parse_table(text: str) -> dict[str, int]:
+    """Return the numbers of a flat keyed file, a ``key value`` a line."""
+    pairs = (line.partition(" ") for line in text.splitlines())
+    return {key: int(value) for key, _, value in pairs if value.isdigit()}
+
+
+def _table(file: Path) -> dict[str, int]:
+    return parse_table(_text(file) or "")
+
+
+def _number(file: Path) -> int | None:
+    text = _text(file)
+    return int(text) if text and text.strip().isdigit() else None
+
+
+def _io(path: Path, key: str) -> int | None:
+    """Return the sum over devices of one key of io.stat, whose lines are ``8:0 rbytes=1 wbytes=2 …``."""
+    text = _text(path / "io.stat")
+    if text is None:
+        return None
+    words = (word.partition("=") for word in text.split())
+    return sum(int(value) for name, _, value in words if name == key)
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text()
+    except OSError:
+        return None  # no such controller here, or the cgroup was removed between two files
