@@ -88,7 +88,9 @@ def _split_host(text: str) -> tuple[str, str, int]:
 
 
 def _check_name(text: str, name: str, start: int) -> None:
-    why = "a repository has lower case letters and digits, with '.', '_', '__' or '-' between them, and '/' between parts"
+    why = (
+        "a repository has lower case letters and digits, with '.', '_', '__' or '-' between them, and '/' between parts"
+    )
     _expect(text, _REPOSITORY, name, start, why)
     if start == 0 and _HEX_ID.fullmatch(name):
         raise InvalidInput(f"read the image name {text!r}", "64 hexadecimal digits are an image's id", "name it by id")
