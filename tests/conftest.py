@@ -33,8 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def _remove_places() -> None:
     for name in ("MINIRT_STATE", "MINIRT_ROOT"):
         shutil.rmtree(os.environ[name])
-    for top in leaks.cgroup2_tops():
-        leaks.remove_cgroups(top / os.environ["MINIRT_CGROUP"])
+    for top in leaks.cgroup_tops():
+        leaks.remove_cgroups(top)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

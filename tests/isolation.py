@@ -4,8 +4,8 @@
        │ is the subreaper of all                                  └─ whatever they start
        └─ reaps every orphan at once, as init would; at the end kills what is left and passes the status on
 
-The mounts are cut off from the machine's and then shared among themselves, as they are under systemd; /run is an empty
-tmpfs (no socket of a daemon of this machine is in reach); lo is up and is the only link.
+The mounts are cut off from the machine's and then shared among themselves, as they are under systemd; /run is an
+empty tmpfs (no socket of a container engine of this machine is in reach); lo is up and is the only link.
 """
 
 import contextlib
@@ -18,7 +18,9 @@ from pathlib import Path
 from minirt.linux import mount, prctl, process
 from minirt.linux.mount import MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_REC, MS_SHARED
 
-RESOLV_CONF = Path("/etc/resolv.conf")
+AT_FDCWD = -100
+KEPT = (Path("/run/systemd"), Path("/run/dbus"))
+"""Where systemd is PID 1, minirt asks it for a cgroup."""
 
 
 def enter() -> None:
@@ -45,14 +47,16 @@ def leave_a_reaper(at_end: Callable[[], None]) -> None:
 
 
 def _own_run() -> None:
-    """Mount an empty /run; keep what /etc/resolv.conf says where it is a link into the old one."""
-    resolver = RESOLV_CONF.resolve()
-    text = resolver.read_bytes() if resolver.is_relative_to("/run") and resolver.exists() else None
+    """Mount an empty /run; the directories of KEPT, and the one that /etc/resolv.conf leads to, stay in it."""
+    resolver = Path("/etc/resolv.conf").resolve().parent
+    kept = [path for path in {*KEPT, resolver} if path.is_relative_to("/run") and path.is_dir()]
+    trees = {path: mount.open_tree(AT_FDCWD, str(path), mount.OPEN_TREE_CLONE | mount.AT_RECURSIVE) for path in kept}
     mount.mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     Path("/run/lock").mkdir()
-    if text is not None:
-        resolver.parent.mkdir(parents=True, exist_ok=True)
-        resolver.write_bytes(text)
+    for path, tree in sorted(trees.items()):
+        path.mkdir(parents=True, exist_ok=True)
+        mount.move_mount(tree, AT_FDCWD, str(path))
+        os.close(tree)
 
 
 def _reap_until_end_of(child: int) -> int:

@@ -87,15 +87,20 @@ def cgroup2_tops() -> list[Path]:
     return [Path(row.split()[2]) for row in mounts() if row.split()[1] == "cgroup2"]
 
 
+def cgroup_tops() -> list[Path]:
+    """Return where MINIRT_CGROUP lies: below the mount, or below a unit that systemd has delegated."""
+    name = os.environ["MINIRT_CGROUP"]
+    return [found for top in cgroup2_tops() for found in (*top.glob(name), *top.glob(f"*/{name}"))]
+
+
 def cgroups() -> Seen:
     """Return the cgroups below MINIRT_CGROUP, which itself stays for the whole session."""
-    found = [path for top in cgroup2_tops() for path in (top / os.environ["MINIRT_CGROUP"]).rglob("*/")]
-    return tuple(sorted(map(str, found)))
+    return tuple(sorted(str(path) for top in cgroup_tops() for path in top.rglob("*/")))
 
 
 def remove_cgroups(top: Path) -> None:
     """Kill what is in a cgroup or below it, and remove all of them."""
-    for path in sorted([*top.rglob("*/"), *([top] if top.exists() else [])], reverse=True):
+    for path in sorted([top, *top.rglob("*/")], reverse=True):
         _remove_cgroup(str(path))
 
 
