@@ -1,0 +1,132 @@
+"""Stand between the caller and a machine: copy its output, give it the terminal, learn how its command ended."""
+
+import os
+import selectors
+import signal
+import termios
+import time
+import tty
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+from disk import VmError, say
+from machine import Job, Machine
+
+TIMED_OUT = 124  # as timeout(1) has it
+CHUNK_BYTES = 65536
+STDIN, STDOUT, STDERR = 0, 1, 2
+
+
+class Ended(Exception):
+    """The command ended; ``status`` is its exit status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Session:
+    """One command's conversation: which descriptor gets which port's bytes, and what the machine has said so far."""
+
+    def __init__(self, machine: Machine, sinks: Mapping[str, int], timeout_s: float | None) -> None:
+        self.machine = machine
+        self.sinks = sinks
+        self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self.said = b""
+        self.selector = selectors.DefaultSelector()
+        for name in ("control", *sinks):
+            self.selector.register(machine.ports[name], selectors.EVENT_READ, name)
+
+    def follow(self) -> int:
+        """Copy until the command ends; return its exit status, or 124 when its time is over.
+
+        Raises VmError if the machine ends before it.
+        """
+        try:
+            while self.deadline is None or time.monotonic() < self.deadline:
+                for key, _ in self.selector.select(self.time_left_s()):
+                    self.take(key)
+        except Ended as ended:
+            return ended.status
+        say("the command did not end in time; the machine is stopped")
+        return TIMED_OUT
+
+    def time_left_s(self) -> float | None:
+        """Return how long to wait for output (None: for ever)."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def take(self, key: selectors.SelectorKey) -> None:
+        """Handle what one descriptor has to say."""
+        if key.data == "stdin":
+            self.machine.ports["hvc0"].sendall(os.read(STDIN, CHUNK_BYTES))
+        elif key.data == "control":
+            self.hear(self.machine.ports["control"].recv(CHUNK_BYTES))
+        elif data := self.machine.ports[key.data].recv(CHUNK_BYTES):
+            write_all(self.sinks[key.data], data)
+        else:
+            self.selector.unregister(key.fileobj)
+
+    def hear(self, data: bytes) -> None:
+        """Take the machine's own words. Raises Ended at ``exit N``; VmError when it falls silent without that."""
+        self.said += data
+        *lines, self.said = self.said.split(b"\n")
+        for line in lines:
+            word, _, rest = line.decode(errors="replace").partition(" ")
+            if word == "ready":
+                self.send_window_size()
+            elif word == "exit":
+                self.drain()
+                raise Ended(int(rest))
+        if not data:
+            raise VmError(f"the machine ended before the command did. Its last words:\n{self.machine.last_words()}")
+
+    def drain(self) -> None:
+        """Copy the output that has already left the machine: all of it, for a write to a port waits for QEMU's."""
+        for name, sink in self.sinks.items():
+            port = self.machine.ports[name]
+            port.setblocking(False)
+            try:
+                while data := port.recv(CHUNK_BYTES):
+                    write_all(sink, data)
+            except BlockingIOError:
+                pass
+
+    def send_window_size(self) -> None:
+        """Tell the machine the size of our terminal, where we have one."""
+        if os.isatty(STDIN):
+            columns, rows = os.get_terminal_size(STDIN)
+            self.machine.ports["control"].sendall(f"{rows} {columns}\n".encode())
+
+
+def converse(machine: Machine, job: Job) -> int:
+    """Run the job's command or shell to its end and return its exit status. Raises VmError as ``Session.follow``."""
+    if not job.shell:
+        return Session(machine, {"out": STDOUT, "err": STDERR}, job.timeout_s).follow()
+    session = Session(machine, {"hvc0": STDOUT}, job.timeout_s)
+    session.selector.register(STDIN, selectors.EVENT_READ, "stdin")
+    with raw_terminal(session):
+        return session.follow()
+
+
+@contextmanager
+def raw_terminal(session: Session) -> Iterator[None]:
+    """Give the terminal's every key to the machine, and follow its size, until the context ends."""
+
+    def resized(_signal: int, _frame: FrameType | None) -> None:
+        session.send_window_size()
+
+    before = termios.tcgetattr(STDIN)
+    handler = signal.signal(signal.SIGWINCH, resized)
+    try:
+        tty.setraw(STDIN)
+        yield
+    finally:
+        termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGWINCH, handler)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of the bytes."""
+    while data:
+        data = data[os.write(descriptor, data) :]
