@@ -3,7 +3,9 @@
     open_fd ─ clone3(CLONE_INTO_CGROUP) ─▶ populated 1 ─ kill ─▶ populated 0 ─ remove
                                                └─ freeze ─▶ frozen 1 ─ thaw ─▶ frozen 0
 
-Both words are lines of cgroup.events, which wakes a poll(2) whenever it changes: waiting never loops.
+Both words are lines of cgroup.events, which wakes a poll(2) whenever it changes: waiting never loops. A path is the
+cgroup's directory on the host, as ``Tree.at`` returns it.
+
 Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, "Core Interface Files"
 """
 
@@ -12,7 +14,6 @@ import os
 import select
 import signal
 import time
-from pathlib import Path
 
 from minirt import journal
 from minirt.cgroups.tree import find
@@ -23,28 +24,31 @@ GONE = (errno.ENOENT, errno.ENODEV)
 """What the kernel answers about a cgroup that somebody removed: before its file is opened, and after."""
 
 
-def open_fd(path: Path) -> int:
+def open_fd(path: str) -> int:
     """Return a descriptor for CLONE_INTO_CGROUP. Raises OSError: ENOENT."""
     return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def kill(path: Path, timeout_s: float = 10.0) -> None:
+def kill(path: str, timeout_s: float = 10.0, *, wait: bool = True) -> None:
     """Kill every process in a cgroup and below it, and wait until none is left; a cgroup that is gone is fine.
+
+    Without ``wait``, return when all have been told.
 
     Raises:
         StepFailed: some outlived ``timeout_s``: the kernel holds them (uninterruptible sleep).
     """
     try:
-        fds.write_file(str(path / "cgroup.kill"), "1")
+        fds.write_file(f"{path}/cgroup.kill", "1")
     except OSError as error:
         if error.errno not in GONE:
             raise
-        if path.exists():
+        if os.path.exists(path):
             kill_one_by_one(path)
-    _wait(path, "populated", False, timeout_s, f"kill everything in {path}")
+    if wait:
+        _wait(path, "populated", False, timeout_s, f"kill everything in {path}")
 
 
-def kill_one_by_one(path: Path) -> None:
+def kill_one_by_one(path: str) -> None:
     """Kill as kernels before 5.14 must: frozen processes cannot fork away from the list, and SIGKILL reaches them."""
     _write_freeze(path, "1")
     for pid in pids(path):
@@ -55,29 +59,29 @@ def kill_one_by_one(path: Path) -> None:
     _write_freeze(path, "0")
 
 
-def freeze(path: Path, timeout_s: float = 10.0) -> None:
+def freeze(path: str, timeout_s: float = 10.0) -> None:
     """Stop every process in a cgroup, and wait until all have. Raises StepFailed: one did not in ``timeout_s``."""
     _write_freeze(path, "1")
     _wait(path, "frozen", True, timeout_s, f"freeze {path}")
 
 
-def thaw(path: Path, timeout_s: float = 10.0) -> None:
+def thaw(path: str, timeout_s: float = 10.0) -> None:
     """Let them run again. Raises StepFailed: a cgroup above is frozen, too."""
     _write_freeze(path, "0")
     _wait(path, "frozen", False, timeout_s, f"thaw {path}")
 
 
-def is_frozen(path: Path) -> bool:
+def is_frozen(path: str) -> bool:
     """Say whether all processes of a cgroup are stopped by a freeze."""
     return _event(path, "frozen")
 
 
-def is_populated(path: Path) -> bool:
+def is_populated(path: str) -> bool:
     """Say whether a process lives in a cgroup or below it."""
     return _event(path, "populated")
 
 
-def remove(path: Path, timeout_s: float = 5.0) -> None:
+def remove(path: str, timeout_s: float = 5.0) -> None:
     """Remove a cgroup and those below it, which a container may have made; one that is gone is fine.
 
     Waits for processes that are just ending.
@@ -87,16 +91,18 @@ def remove(path: Path, timeout_s: float = 5.0) -> None:
     """
     deadline = time.monotonic() + timeout_s
     while not _removed(path):
+        if time.monotonic() > deadline:
+            raise _late(path, f"remove {path}", timeout_s)
         _wait(path, "populated", False, deadline - time.monotonic(), f"remove {path}")
 
 
-def _removed(path: Path) -> bool:
+def _removed(path: str) -> bool:
     """Remove the tree from its leaves up; False when something in it is busy."""
     try:
         for child in children(path):
             if not _removed(child):
                 return False
-        fds.rmdir(str(path))
+        fds.rmdir(path)
     except OSError as error:
         if error.errno == errno.EBUSY:
             return False
@@ -105,12 +111,12 @@ def _removed(path: Path) -> bool:
     return True
 
 
-def children(path: Path) -> list[Path]:
+def children(path: str) -> list[str]:
     """Return the cgroups right below one. Raises OSError: ENOENT."""
-    return [Path(entry.path) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
+    return [entry.path for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
 
 
-def pids(path: Path) -> list[int]:
+def pids(path: str) -> list[int]:
     """Return the processes in a cgroup and below it, as this PID namespace numbers them; [] when it is gone."""
     try:
         found = [int(line) for line in _procs(path).split()]
@@ -121,51 +127,56 @@ def pids(path: Path) -> list[int]:
         raise
 
 
-def _procs(path: Path) -> str:
+def _procs(path: str) -> str:
     try:
-        return (path / "cgroup.procs").read_text()
+        return _read(f"{path}/cgroup.procs")
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
         return ""  # a threaded cgroup: the processes of its threads are listed by the domain above it
 
 
-def delegates(path: Path) -> bool:
+def delegates(path: str) -> bool:
     """Say whether a cgroup gives controllers to its children, so that no process may be cloned into it (EBUSY)."""
-    return bool((path / "cgroup.subtree_control").read_text().strip())
+    return bool(_read(f"{path}/cgroup.subtree_control").strip())
 
 
-def leaf_of(pid: int) -> Path:
+def leaf_of(pid: int) -> str:
     """Return the cgroup that a process is in. Raises OSError: ENOENT or ESRCH, it is gone."""
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+    for line in _read(f"/proc/{pid}/cgroup").splitlines():
         if line.startswith("0::"):
-            return find().mount / line[3:].lstrip("/")
+            return os.path.join(find().mount, line[3:].lstrip("/"))
     raise ProcessLookupError(errno.ESRCH, "it is in no cgroup of v2", f"/proc/{pid}/cgroup")
 
 
-def entrance(path: Path, init_pid: int) -> Path:
+def entrance(path: str, init_pid: int) -> str:
     """Return the cgroup that a further process of a container is cloned into: init's own where it made some below."""
     return leaf_of(init_pid) if delegates(path) else path
 
 
-def _write_freeze(path: Path, value: str) -> None:
-    fds.write_file(str(path / "cgroup.freeze"), value)
+def _read(file: str) -> str:
+    with open(file) as opened:
+        return opened.read()
 
 
-def _event(path: Path, key: str) -> bool:
+def _write_freeze(path: str, value: str) -> None:
+    fds.write_file(f"{path}/cgroup.freeze", value)
+
+
+def _event(path: str, key: str) -> bool:
     try:
-        return f"{key} 1" in (path / "cgroup.events").read_text()
+        return f"{key} 1" in _read(f"{path}/cgroup.events")
     except OSError as error:
         if error.errno in GONE:
             return False
         raise
 
 
-def _wait(path: Path, key: str, wanted: bool, timeout_s: float, what: str) -> None:
+def _wait(path: str, key: str, wanted: bool, timeout_s: float, what: str) -> None:
     """Wait until ``key`` of cgroup.events is ``wanted``; a cgroup that is gone has neither word."""
     deadline = time.monotonic() + timeout_s
     try:
-        with fds.closing(os.open(path / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)) as events:
+        with fds.closing(os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)) as events:
             poll = select.poll()
             poll.register(events, select.POLLPRI | select.POLLERR)
             while (f"{key} 1".encode() in os.pread(events, 4096, 0)) is not wanted:
@@ -176,7 +187,7 @@ def _wait(path: Path, key: str, wanted: bool, timeout_s: float, what: str) -> No
             raise
 
 
-def _late(path: Path, what: str, timeout_s: float) -> StepFailed:
+def _late(path: str, what: str, timeout_s: float) -> StepFailed:
     alive = ", ".join(map(str, pids(path)[:10])) or "none"
     why = f"it did not happen in {timeout_s:.1f} s; processes in it: {alive}"
     return StepFailed(what, why, "see /proc/PID/stack for what the kernel waits for", errno=errno.EBUSY)

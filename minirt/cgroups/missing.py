@@ -57,9 +57,15 @@ def without_missing(resources: Resources, subject: str) -> tuple[Resources, list
 def errors(resources: Resources, subject: str) -> list[ControllerMissing]:
     """Return an error for each limit whose controller this machine lacks."""
     found = tree.find()
-    offered = found.controllers()
-    lost = [one for one in limits(resources) if one.controller and one.controller not in offered and limiting(one)]
-    return [_error(setting, subject, found) for setting in lost]
+    return [
+        ControllerMissing(words(setting, subject), *_reason_here(setting.controller, found))
+        for setting in lost(resources, found.controllers())
+    ]
+
+
+def lost(resources: Resources, offered: frozenset[str]) -> list[Setting]:
+    """Return the settings that somebody wished for and that the controllers in ``offered`` cannot do. Pure."""
+    return [one for one in limits(resources) if one.controller and one.controller not in offered and limiting(one)]
 
 
 def limiting(setting: Setting) -> bool:
@@ -87,21 +93,20 @@ def keep(resources: Resources, offered: frozenset[str]) -> Resources:
     )
 
 
-def reason(controller: str, found: tree.Tree) -> tuple[str, str]:
-    """Return why ``controller`` is missing, and what to do."""
+def _reason_here(controller: str, found: tree.Tree) -> tuple[str, str]:
     why = f"the {controller} controller is not in {found.mount}/cgroup.controllers"
+    return why, remedy(controller, Path("/proc/self/mountinfo").read_text(), Path("/proc/cgroups").read_text())
+
+
+def remedy(controller: str, mountinfo: str, proc_cgroups: str) -> str:
+    """Return why a controller is missing and what to do, from the texts of /proc/self/mountinfo and /proc/cgroups."""
     name = V1_NAMES.get(controller, controller)
-    for _, fstype, options in tree.mounts(Path("/proc/self/mountinfo").read_text()):
-        if fstype == "cgroup" and name in options.split(","):
-            return why, V1_DO
-    for line in Path("/proc/cgroups").read_text().splitlines():
-        if line.split()[0] == name and line.split()[-1] == "0":
-            return why, f"it is disabled; boot with cgroup_enable={name}, or use vm/run"
-    return why, "this kernel, or the container that this runs in, does not offer it; use vm/run"
-
-
-def _error(setting: Setting, subject: str, found: tree.Tree) -> ControllerMissing:
-    return ControllerMissing(words(setting, subject), *reason(setting.controller, found))
+    if any(fstype == "cgroup" and name in options.split(",") for _, fstype, options in tree.mounts(mountinfo)):
+        return V1_DO
+    rows = [line.split() for line in proc_cgroups.splitlines()]
+    if any(row[0] == name and row[-1] == "0" for row in rows if row):
+        return f"it is disabled; boot with cgroup_enable={name}, or use vm/run"
+    return "this kernel, or the container that this runs in, does not offer it; use vm/run"
 
 
 def words(setting: Setting, subject: str) -> str:

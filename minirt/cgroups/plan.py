@@ -9,13 +9,12 @@ import contextlib
 import errno
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from minirt import journal
 from minirt.cgroups import lifecycle
 from minirt.cgroups.limits import Setting, Weight, limits, quadratic
 from minirt.cgroups.resources import Resources
-from minirt.cgroups.tree import UNIT, Tree
+from minirt.cgroups.tree import UNIT, Tree, find
 from minirt.errors import Conflict, StepFailed
 from minirt.linux import fds
 from minirt.linux.operation import Operation
@@ -28,7 +27,7 @@ CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 class DelegateUnit(Operation[object]):
     """Have systemd give us a cgroup of its own making; nothing to do where it has."""
 
-    path: Path
+    path: str
 
     def describe(self) -> str:
         """Return one line."""
@@ -36,19 +35,19 @@ class DelegateUnit(Operation[object]):
 
     def execute(self, context: object, /) -> None:
         """Start the unit, and move its process to a leaf. Raises StepFailed: systemd refused."""
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             self._start()
-        keeper = self.path / "keeper"
+        keeper = f"{self.path}/keeper"
         with contextlib.suppress(FileExistsError):
-            fds.mkdir(str(keeper))
-        for pid in (self.path / "cgroup.procs").read_text().split():
-            fds.write_file(str(keeper / "cgroup.procs"), pid)
+            fds.mkdir(keeper)
+        for pid in _words(f"{self.path}/cgroup.procs"):
+            fds.write_file(f"{keeper}/cgroup.procs", pid)
 
     def _start(self) -> None:
         command = ["systemd-run", "--quiet", f"--unit={UNIT}", "--slice=-.slice", "--service-type=exec"]
         command += ["--property=Delegate=yes", "--property=KillMode=process", "--description=The cgroups of minirt"]
         status = journal.step("spawn", os.spawnvp, os.P_WAIT, command[0], [*command, "sleep", "infinity"])
-        if status and not self.path.exists():
+        if status and not os.path.exists(self.path):
             raise StepFailed(
                 f"start {UNIT}", f"systemd-run exited with status {status}", f"see systemctl status {UNIT}"
             )
@@ -58,7 +57,7 @@ class DelegateUnit(Operation[object]):
 class MakeCgroup(Operation[object]):
     """Make one cgroup. A ``new`` one is empty and its counters are 0; another may be there already."""
 
-    path: Path
+    path: str
     new: bool = True
     cause: str = ""
 
@@ -74,7 +73,7 @@ class MakeCgroup(Operation[object]):
     def execute(self, context: object, /) -> None:
         """Make it. Raises Conflict: a new one is wanted, and processes live in the one that is there."""
         try:
-            fds.mkdir(str(self.path))
+            fds.mkdir(self.path)
         except FileExistsError:
             if self.new:
                 self._replace()
@@ -84,14 +83,14 @@ class MakeCgroup(Operation[object]):
             do = f"kill them first: echo 1 > {self.path}/cgroup.kill"
             raise Conflict(f"make the cgroup {self.path}", "it exists, and processes live in it", do)
         lifecycle.remove(self.path)
-        fds.mkdir(str(self.path))
+        fds.mkdir(self.path)
 
 
 @dataclass(frozen=True)
 class EnableControllers(Operation[object]):
     """Have a cgroup give controllers to its children. Those in ``needed`` must be given, the others if it can."""
 
-    path: Path
+    path: str
     needed: frozenset[str] = frozenset()
 
     def describe(self) -> str:
@@ -105,8 +104,8 @@ class EnableControllers(Operation[object]):
         Raises:
             StepFailed: EBUSY, processes live in this cgroup itself; EINVAL, a realtime process keeps cpu from it.
         """
-        offered = (self.path / "cgroup.controllers").read_text().split()
-        given = (self.path / "cgroup.subtree_control").read_text().split()
+        offered = _words(f"{self.path}/cgroup.controllers")
+        given = _words(f"{self.path}/cgroup.subtree_control")
         more = [name for name in self._wanted() if name in offered and name not in given]
         if more:
             self._give(more)
@@ -116,7 +115,7 @@ class EnableControllers(Operation[object]):
 
     def _give(self, more: list[str]) -> None:
         try:
-            fds.write_file(str(self.path / "cgroup.subtree_control"), " ".join(f"+{name}" for name in more))
+            fds.write_file(f"{self.path}/cgroup.subtree_control", " ".join(f"+{name}" for name in more))
         except OSError as error:
             if self.needed.isdisjoint(more):
                 return
@@ -130,7 +129,7 @@ class EnableControllers(Operation[object]):
 class WriteCgroup(Operation[object]):
     """Write one setting of a cgroup."""
 
-    path: Path
+    path: str
     setting: Setting
     cause: str = ""
 
@@ -146,7 +145,7 @@ class WriteCgroup(Operation[object]):
     def execute(self, context: object, /) -> None:
         """Write it. Raises StepFailed: ENOENT (no such file in this kernel), EINVAL, ERANGE, ENODEV (io.max)."""
         try:
-            fds.write_file(str(self.path / self.setting.file), self.setting.value)
+            fds.write_file(f"{self.path}/{self.setting.file}", self.setting.value)
         except OSError as error:
             do = ""
             if error.errno == errno.ENOENT:
@@ -155,20 +154,29 @@ class WriteCgroup(Operation[object]):
 
 
 def plan_cgroup(
-    tree: Tree, path: str, resources: Resources, *, weight: Weight = quadratic, cause: str = ""
+    path: str, resources: Resources, tree: Tree | None = None, *, weight: Weight = quadratic, cause: str = ""
 ) -> list[Operation[object]]:
-    """Return what makes the cgroup ``path`` of ``tree`` with its limits, and whatever is missing above it. Pure.
+    """Return what makes the cgroup ``path`` with its limits, and whatever is missing above it.
+
+    ``path`` is as ``Tree.at`` takes it. Pure when the tree is given; else this machine's is looked up.
 
     Raises:
         InvalidInput: the path, or the limits, make no sense.
+        ControllerMissing: no tree is given, and there is no cgroup2.
     """
+    tree = tree or find()
     settings = [setting for setting in limits(resources, weight) if not setting.is_initial]
     needed = frozenset(setting.controller for setting in settings if setting.controller)
+    here = tree.at(path)
     above: list[Operation[object]] = []
-    for cgroup in tree.ancestors(path):
+    for cgroup in tree.ancestors(here):
         if cgroup not in (tree.mount, tree.base):
             above.append(MakeCgroup(cgroup, new=False))
         above.append(EnableControllers(cgroup, needed))
-    delegation = [DelegateUnit(tree.base)] if tree.is_delegated and not path.startswith("/") else []
-    here = tree.at(path)
+    delegation = [DelegateUnit(tree.base)] if tree.is_delegated and here.startswith(tree.base + "/") else []
     return [*delegation, *above, MakeCgroup(here, cause=cause), *(WriteCgroup(here, one, cause) for one in settings)]
+
+
+def _words(file: str) -> list[str]:
+    with open(file) as opened:
+        return opened.read().split()

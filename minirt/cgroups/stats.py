@@ -4,7 +4,6 @@ Source: https://docs.kernel.org/admin-guide/cgroup-v2.html
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,10 @@ class Usage:
     write_bytes: int | None = None
 
 
-def usage(path: Path) -> Usage:
+def usage(path: str) -> Usage:
     """Return what the cgroup has consumed. One that is gone, or lacks a controller, tells None."""
-    cpu, memory = _table(path / "cpu.stat"), _table(path / "memory.stat")
-    current = _number(path / "memory.current")
+    cpu, memory = _table(f"{path}/cpu.stat"), _table(f"{path}/memory.stat")
+    current = _number(f"{path}/memory.current")
     idle = memory.get("inactive_file", 0)
     return Usage(
         cpu_usec=cpu.get("usage_usec"),
@@ -42,11 +41,11 @@ def usage(path: Path) -> Usage:
         memory_bytes=current,
         working_set_bytes=None if current is None else max(0, current - idle),
         rss_bytes=memory.get("anon"),
-        memory_limit_bytes=_number(path / "memory.max"),
-        swap_bytes=_number(path / "memory.swap.current"),
+        memory_limit_bytes=_number(f"{path}/memory.max"),
+        swap_bytes=_number(f"{path}/memory.swap.current"),
         page_faults=memory.get("pgfault"),
         major_page_faults=memory.get("pgmajfault"),
-        pids=_number(path / "pids.current"),
+        pids=_number(f"{path}/pids.current"),
         read_bytes=_io(path, "rbytes"),
         write_bytes=_io(path, "wbytes"),
     )
@@ -58,26 +57,27 @@ def parse_table(text: str) -> dict[str, int]:
     return {key: int(value) for key, _, value in pairs if value.isdigit()}
 
 
-def _table(file: Path) -> dict[str, int]:
+def _table(file: str) -> dict[str, int]:
     return parse_table(_text(file) or "")
 
 
-def _number(file: Path) -> int | None:
+def _number(file: str) -> int | None:
     text = _text(file)
     return int(text) if text and text.strip().isdigit() else None
 
 
-def _io(path: Path, key: str) -> int | None:
+def _io(path: str, key: str) -> int | None:
     """Return the sum over devices of one key of io.stat, whose lines are ``8:0 rbytes=1 wbytes=2 …``."""
-    text = _text(path / "io.stat")
+    text = _text(f"{path}/io.stat")
     if text is None:
         return None
     words = (word.partition("=") for word in text.split())
     return sum(int(value) for name, _, value in words if name == key)
 
 
-def _text(file: Path) -> str | None:
+def _text(file: str) -> str | None:
     try:
-        return file.read_text()
+        with open(file) as opened:
+            return opened.read()
     except OSError:
         return None  # no such controller here, or the cgroup was removed between two files

@@ -12,7 +12,7 @@ with ``Delegate=yes``. Such a unit must have a process, and a cgroup that gives 
 none: hence the keeper, moved to a leaf. The unit is transient; it is started with the first container and stays.
 
 A path given to ``Tree.at`` is relative to our root; one that begins with "/" is relative to the mount, which is how a
-``cgroupsPath`` of the OCI spec means it.
+``cgroupsPath`` of the OCI spec means it; a directory below the mount is itself. What comes out is the directory.
 
 Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, https://systemd.io/CGROUP_DELEGATION, proc_pid_mountinfo(5)
 """
@@ -31,30 +31,32 @@ USUAL_MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 class Tree:
     """The cgroup2 mount, the directory in it that is ours to divide, and our root."""
 
-    mount: Path
-    base: Path
-    root: Path
+    mount: str
+    base: str
+    root: str
 
     @property
     def is_delegated(self) -> bool:
         """Say whether systemd must first give us ``base``."""
         return self.base != self.mount
 
-    def at(self, path: str) -> Path:
+    def at(self, path: str) -> str:
         """Return the directory of a cgroup. Raises InvalidInput: ``path`` leads elsewhere by "..", or is odd."""
+        if path.startswith(self.mount + "/"):
+            path = path.removeprefix(self.mount)
         above = self.mount if path.startswith("/") else self.root
-        return above / checked_path(path.strip("/"))
+        return f"{above}/{checked_path(path.strip('/'))}"
 
-    def ancestors(self, path: str) -> list[Path]:
-        """Return the cgroups above ``path`` that must give it controllers, outermost first."""
-        cgroup = self.at(path)
-        top = self.mount if path.startswith("/") else self.base
-        return [above for above in reversed(cgroup.parents) if above == top or top in above.parents]
+    def ancestors(self, cgroup: str) -> list[str]:
+        """Return the directories above one, outermost first, that must give it controllers."""
+        top = self.base if cgroup.startswith(self.base + "/") else self.mount
+        names = cgroup.removeprefix(top + "/").split("/")
+        return ["/".join([top, *names[:count]]) for count in range(len(names))]
 
     def controllers(self) -> frozenset[str]:
         """Return the controllers that ``base`` can give to our cgroups."""
-        top = self.base if self.base.exists() else self.mount
-        return frozenset((top / "cgroup.controllers").read_text().split())
+        top = self.base if os.path.exists(self.base) else self.mount
+        return frozenset(Path(top, "cgroup.controllers").read_text().split())
 
 
 def find() -> Tree:
@@ -64,11 +66,11 @@ def find() -> Tree:
         ControllerMissing: no cgroup2 file system is mounted.
     """
     mount = mount_point(Path("/proc/self/mountinfo").read_text())
-    base = mount / UNIT if is_systemd() else mount
-    return Tree(mount, base, base / checked_path(os.environ.get("MINIRT_CGROUP") or "minirt"))
+    base = f"{mount}/{UNIT}" if is_systemd() else mount
+    return Tree(mount, base, f"{base}/{checked_path(os.environ.get('MINIRT_CGROUP') or 'minirt')}")
 
 
-def mount_point(mountinfo: str) -> Path:
+def mount_point(mountinfo: str) -> str:
     """Return where cgroup2 is mounted, from the text of a mountinfo; a usual place is preferred.
 
     Raises:
@@ -77,7 +79,7 @@ def mount_point(mountinfo: str) -> Path:
     types = {point: fstype for point, fstype, _ in mounts(mountinfo)}
     for point in (*USUAL_MOUNTS, *types):
         if types.get(point) == "cgroup2":
-            return Path(point)
+            return point
     raise ControllerMissing(
         "use cgroups", "no cgroup2 file system is mounted", "mount -t cgroup2 none /sys/fs/cgroup, or use vm/run"
     )

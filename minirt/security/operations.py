@@ -1,0 +1,169 @@
+"""What a container's init gives up, in this order, before it executes its program.
+
+    rlimits ─ oom_score_adj ─ no_new_privs ─ bounding set ─ keepcaps, groups, gid, uid, capset, ambient ─ execve
+
+The bounding set goes while CAP_SETPCAP is still there; capabilities outlast the change of uid by PR_SET_KEEPCAPS and
+are then cut to size; ambient ones can be raised only when they are permitted and inheritable. As in runc.
+
+Source: capabilities(7), prctl(2), credentials(7)
+"""
+
+import errno
+import os
+import resource
+from dataclasses import dataclass
+from typing import Protocol
+
+from minirt import journal
+from minirt.errors import InvalidInput
+from minirt.linux import capability, fds, prctl
+from minirt.linux.operation import Operation
+from minirt.security.capabilities import NAMES, mask, names_in
+
+RLIMITS = {name: getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
+INFINITY = (1 << 64) - 1
+
+
+class Warns(Protocol):
+    """A context that can pass on a warning: what was asked for is not done, and the container runs all the same."""
+
+    def warn(self, text: str, /) -> None:
+        """Tell whoever started the container."""
+
+
+@dataclass(frozen=True)
+class SetRlimit(Operation[Warns]):
+    """Limit one resource; ``type`` is RLIMIT_NOFILE and its kin, 2**64-1 is no limit. Raising needs a privilege."""
+
+    type: str
+    soft: int
+    hard: int
+
+    def __post_init__(self) -> None:
+        """Refuse what the kernel would."""
+        if self.type not in RLIMITS:
+            known = ", ".join(sorted(RLIMITS))
+            raise InvalidInput(f"set the resource limit {self.type!r}", "there is none of this name", known)
+        if self.soft > self.hard:
+            raise InvalidInput(f"set {self.type}", f"the soft limit {self.soft} is above the hard limit {self.hard}")
+
+    def describe(self) -> str:
+        """Return one line."""
+        return f"prlimit64 {self.type} soft {_limit(self.soft)} hard {_limit(self.hard)}"
+
+    def execute(self, context: Warns, /) -> None:
+        """Set it; warn and go on where it is above minirt's own hard limit (EPERM: no CAP_SYS_RESOURCE)."""
+        kind = RLIMITS[self.type]
+        try:
+            journal.step("prlimit64", resource.prlimit, 0, kind, (_native(self.soft), _native(self.hard)))
+        except (PermissionError, ValueError):
+            most = _limit(resource.getrlimit(kind)[1])
+            context.warn(
+                f"cannot set {self.type} to {_limit(self.hard)}: minirt has no CAP_SYS_RESOURCE here, and may only lower "
+                f"it (the container runs with {most})"
+            )
+
+
+def _native(limit: int) -> int:
+    return resource.RLIM_INFINITY if limit >= INFINITY >> 1 else limit
+
+
+def _limit(limit: int) -> str:
+    return "unlimited" if limit >= INFINITY >> 1 else str(limit)
+
+
+@dataclass(frozen=True)
+class SetOomScoreAdj(Operation[Warns]):
+    """Say how soon the kernel should kill this for memory: -1000 never, 1000 first. Lowering it needs a privilege."""
+
+    value: int
+
+    def __post_init__(self) -> None:
+        """Refuse what the kernel would."""
+        if not -1000 <= self.value <= 1000:
+            raise InvalidInput(f"use an oom_score_adj of {self.value}", "it is not within -1000 to 1000")
+
+    def describe(self) -> str:
+        """Return one line."""
+        return f"write {self.value} to /proc/self/oom_score_adj"
+
+    def execute(self, context: Warns, /) -> None:
+        """Write it; warn and go on where it may not be lowered (EACCES: no CAP_SYS_RESOURCE)."""
+        try:
+            fds.write_file("/proc/self/oom_score_adj", str(self.value))
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM):
+                raise
+            context.warn(
+                f"cannot set oom_score_adj to {self.value}: minirt has no CAP_SYS_RESOURCE here, and may only raise it "
+                "(the container runs with the value that minirt has)"
+            )
+
+
+@dataclass(frozen=True)
+class NoNewPrivileges(Operation[object]):
+    """Have execve never grant privileges: no set-user-ID, no file capabilities."""
+
+    def describe(self) -> str:
+        """Return one line."""
+        return "prctl PR_SET_NO_NEW_PRIVS"
+
+    def execute(self, context: object, /) -> None:
+        """Set it; there is no way back."""
+        prctl.set_no_new_privs()
+
+
+@dataclass(frozen=True)
+class DropBounding(Operation[object]):
+    """Empty the bounding set but for ``keep``: by number up to ``last``, the kernel's, for it may know more than we."""
+
+    keep: frozenset[int]
+    last: int
+
+    def describe(self) -> str:
+        """Return one line."""
+        kept = _names(self.keep) or "none"
+        return f"prctl PR_CAPBSET_DROP all but {kept}"
+
+    def execute(self, context: object, /) -> None:
+        """Drop each. Raises OSError: EPERM, no CAP_SETPCAP."""
+        for number in range(self.last + 1):
+            if number not in self.keep:
+                prctl.capbset_drop(number)
+
+
+@dataclass(frozen=True)
+class SetCredentials(Operation[object]):
+    """Become the user, with exactly these capabilities (by number)."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+    effective: frozenset[int] = frozenset()
+    permitted: frozenset[int] = frozenset()
+    inheritable: frozenset[int] = frozenset()
+    ambient: frozenset[int] = frozenset()
+
+    def describe(self) -> str:
+        """Return one line."""
+        groups = f" groups {','.join(map(str, self.groups))}" if self.groups else ""
+        held = _names(self.permitted) or "none"
+        raised = f", ambient {_names(self.ambient)}" if self.ambient else ""
+        return f"setresuid {self.uid}, setresgid {self.gid}{groups}; capset {held}{raised}"
+
+    def execute(self, context: object, /) -> None:
+        """Change over. Raises OSError: EPERM, a capability that this process or its bounding set lacks."""
+        prctl.set_keepcaps()
+        journal.step("setgroups", os.setgroups, self.groups)
+        journal.step("setresgid", os.setresgid, self.gid, self.gid, self.gid)
+        journal.step("setresuid", os.setresuid, self.uid, self.uid, self.uid)
+        capability.capset(mask(self.effective), mask(self.permitted), mask(self.inheritable))
+        prctl.ambient_clear()
+        for number in sorted(self.ambient):
+            prctl.ambient_raise(number)
+
+
+def _names(numbers: frozenset[int]) -> str:
+    if len(numbers) >= len(NAMES):
+        return "all"
+    return " ".join(name.removeprefix("CAP_") for name in names_in(mask(numbers)))
