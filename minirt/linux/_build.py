@@ -242,24 +242,22 @@ static void rt_exec(const char *path, char *const argv[], char *const envp[],
     _exit(127);
 }
 
-/* PID 1 of a pod's shared PID namespace: reap what is left to it, end on SIGTERM or SIGINT. Touches no memory of
- * its own, so a fork that ends here shares its parent's pages for good. */
+/* PID 1 of a pod's shared PID namespace: reap what is left to it, for ever. It blocks every signal and waits for one
+ * only, so that nothing a container sends ends the pod. Touches no memory of its own, so a fork that ends here shares
+ * its parent's pages for good. */
 static void rt_pause(void)
 {
-    sigset_t all;
+    sigset_t all, children;
+    int number;
     default_signals();
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, NULL);
-    for (;;) {
-        int number = 0;
-        if (sigwait(&all, &number))
-            continue;
-        if (number == SIGCHLD)
+    sigemptyset(&children);
+    sigaddset(&children, SIGCHLD);
+    for (;;)
+        if (sigwait(&children, &number) == 0)
             while (waitpid(-1, NULL, WNOHANG) > 0)
                 ;
-        else if (number == SIGTERM || number == SIGINT)
-            _exit(0);
-    }
 }
 """
 

@@ -81,6 +81,11 @@ class Mount(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True)
     source: str = ""
     options: tuple[str, ...] = ()
 
+    @property
+    def cause(self) -> str:
+        """Return what the journal names as the reason for this mount."""
+        return f"mounts {self.destination}"
+
 
 class Namespace(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     """A namespace: a new one, or with ``path`` an existing one to join."""

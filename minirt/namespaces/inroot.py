@@ -1,0 +1,62 @@
+"""Paths inside a container's root, resolved by the kernel (openat2 RESOLVE_IN_ROOT) and never by us.
+
+An image is not to be trusted: its /proc may be a symlink to the host's. Every operation on a path inside gets a
+descriptor from here, and works on the descriptor.
+"""
+
+import os
+import stat
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from minirt.linux import fds
+
+
+class InRoot(Protocol):
+    """What an operation needs to know of the container it is executed in."""
+
+    rootfs_fd: int
+
+
+def open_path(root_fd: int, path: str) -> int:
+    """Return an O_PATH descriptor of what is at ``path`` in the root. Raises OSError: ENOENT, ENOTDIR, ELOOP."""
+    return fds.openat2(root_fd, path, os.O_PATH)
+
+
+def make_directory(root_fd: int, path: str, mode: int = 0o755) -> int:
+    """Return an O_PATH descriptor of a directory in the root, made with its parents where missing."""
+    try:
+        return fds.openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY)
+    except FileNotFoundError:
+        pass
+    parent, name = os.path.split(str(PurePosixPath("/", path)))
+    parent_fd = make_directory(root_fd, parent)
+    try:
+        os.mkdir(name, mode, dir_fd=parent_fd)
+    except FileExistsError:
+        pass
+    finally:
+        os.close(parent_fd)
+    return fds.openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY)
+
+
+def make_file(root_fd: int, path: str) -> int:
+    """Return an O_PATH descriptor of a file in the root; an empty one is made, with its parents, where missing."""
+    try:
+        return open_path(root_fd, path)
+    except FileNotFoundError:
+        pass
+    parent, name = os.path.split(str(PurePosixPath("/", path)))
+    parent_fd = make_directory(root_fd, parent)
+    try:
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent_fd))
+    except FileExistsError:
+        pass
+    finally:
+        os.close(parent_fd)
+    return open_path(root_fd, path)
+
+
+def is_directory(fd: int) -> bool:
+    """Say whether a descriptor is a directory's."""
+    return stat.S_ISDIR(os.fstat(fd).st_mode)

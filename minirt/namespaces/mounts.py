@@ -1,0 +1,195 @@
+"""What is mounted below a container's root: new file systems, binds, masks, read-only paths.
+
+A mount is made detached, given its attributes, and only then moved onto a descriptor in the root: at no moment is it
+visible with more rights than asked for, and no path is resolved twice.
+"""
+
+import os
+from dataclasses import dataclass, field
+
+from minirt.errors import StepFailed
+from minirt.linux import mount
+from minirt.linux.operation import Operation
+from minirt.namespaces import inroot
+from minirt.namespaces.inroot import InRoot
+
+AT_FDCWD = -100
+NULL_DEVICE = os.makedev(1, 3)
+
+ATTRIBUTES = {
+    mount.MOUNT_ATTR_RDONLY: "ro",
+    mount.MOUNT_ATTR_NOSUID: "nosuid",
+    mount.MOUNT_ATTR_NODEV: "nodev",
+    mount.MOUNT_ATTR_NOEXEC: "noexec",
+    mount.MOUNT_ATTR_STRICTATIME: "strictatime",
+    mount.MOUNT_ATTR_NOATIME: "noatime",
+}
+
+
+def attribute_names(attributes: int) -> str:
+    """Return mount attributes as mount(8) writes them, comma-separated."""
+    return ",".join(name for bit, name in ATTRIBUTES.items() if attributes & bit)
+
+
+@dataclass(frozen=True)
+class MountFilesystem(Operation[InRoot]):
+    """Mount a new file system inside the root. ``data`` are its own options: key and value, or key and None."""
+
+    fstype: str
+    source: str
+    target: str
+    attributes: int = 0
+    data: tuple[tuple[str, str | None], ...] = ()
+    cause: str = field(default="", compare=False)
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        own = [key if value is None else f"{key}={value}" for key, value in self.data]
+        options = ",".join([*own, *filter(None, [attribute_names(self.attributes)])])
+        return f"mount -t {self.fstype} {self.source} {self.target}" + (f" -o {options}" if options else "")
+
+    @property
+    def because(self) -> str:
+        """Return the field that asked for it."""
+        return self.cause
+
+    def execute(self, context: InRoot) -> None:
+        """Make the file system, then attach it."""
+        made = self._make()
+        try:
+            target = inroot.make_directory(context.rootfs_fd, self.target)
+            try:
+                mount.move_mount(made, target)
+            finally:
+                os.close(target)
+        finally:
+            os.close(made)
+
+    def _make(self) -> int:
+        fd = mount.fsopen(self.fstype)
+        try:
+            mount.fsconfig_string(fd, "source", self.source)
+            for key, value in self.data:
+                if value is None:
+                    mount.fsconfig_flag(fd, key)
+                else:
+                    mount.fsconfig_string(fd, key, value)
+            mount.fsconfig_create(fd)
+            return mount.fsmount(fd, self.attributes)
+        finally:
+            os.close(fd)
+
+
+@dataclass(frozen=True)
+class BindMount(Operation[InRoot]):
+    """Show a file or directory of the host inside the root (its symlinks on the host are followed)."""
+
+    source: str
+    target: str
+    attributes: int = 0
+    recursive: bool = True
+    propagation: int = mount.MS_PRIVATE
+    cause: str = field(default="", compare=False)
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        options = attribute_names(self.attributes)
+        kind = "--rbind" if self.recursive else "--bind"
+        return f"mount {kind} {self.source} {self.target}" + (f" -o {options}" if options else "")
+
+    @property
+    def because(self) -> str:
+        """Return the field that asked for it."""
+        return self.cause
+
+    def execute(self, context: InRoot) -> None:
+        """Copy the mount, set its attributes, attach the copy."""
+        reach = mount.AT_RECURSIVE if self.recursive else 0
+        tree = mount.open_tree(AT_FDCWD, self.source, mount.OPEN_TREE_CLONE | reach)
+        try:
+            mount.mount_setattr(tree, "", mount.AT_RECURSIVE, propagation=self.propagation)
+            if self.attributes:
+                mount.mount_setattr(tree, "", 0, to_set=self.attributes)
+            make = inroot.make_directory if inroot.is_directory(tree) else inroot.make_file
+            target = make(context.rootfs_fd, self.target)
+            try:
+                mount.move_mount(tree, target)
+            finally:
+                os.close(target)
+        finally:
+            os.close(tree)
+
+
+@dataclass(frozen=True)
+class MaskPath(Operation[InRoot]):
+    """Hide a path: an empty read-only tmpfs over a directory, /dev/null over a file. A missing path is fine."""
+
+    path: str
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"mask {self.path}"
+
+    def execute(self, context: InRoot) -> None:
+        """Cover what is there, through its descriptor."""
+        try:
+            target = inroot.open_path(context.rootfs_fd, self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            cover = _empty_directory() if inroot.is_directory(target) else _null_device(context.rootfs_fd)
+            try:
+                mount.move_mount(cover, target)
+            finally:
+                os.close(cover)
+        finally:
+            os.close(target)
+
+
+def _empty_directory() -> int:
+    fd = mount.fsopen("tmpfs")
+    try:
+        mount.fsconfig_string(fd, "size", "0")
+        mount.fsconfig_string(fd, "nr_inodes", "1")
+        mount.fsconfig_create(fd)
+        return mount.fsmount(fd, mount.MOUNT_ATTR_RDONLY)
+    finally:
+        os.close(fd)
+
+
+def _null_device(root_fd: int) -> int:
+    """Return a detached bind of the container's /dev/null, once it is seen to be the null device."""
+    null = inroot.open_path(root_fd, "dev/null")
+    try:
+        if os.fstat(null).st_rdev != NULL_DEVICE:
+            raise StepFailed("mask a file", "/dev/null in the container is not the null device")
+        return mount.open_tree(null, "", mount.OPEN_TREE_CLONE | mount.AT_EMPTY_PATH)
+    finally:
+        os.close(null)
+
+
+@dataclass(frozen=True)
+class ReadonlyPath(Operation[InRoot]):
+    """Bind a path onto itself read-only, with what is mounted below it. A missing path is fine."""
+
+    path: str
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"mount --rbind -o ro {self.path} {self.path}"
+
+    def execute(self, context: InRoot) -> None:
+        """Copy, make read-only, and put the copy over the original."""
+        try:
+            target = inroot.open_path(context.rootfs_fd, self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            tree = mount.open_tree(target, "", mount.OPEN_TREE_CLONE | mount.AT_RECURSIVE | mount.AT_EMPTY_PATH)
+            try:
+                mount.mount_setattr(tree, "", mount.AT_RECURSIVE, to_set=mount.MOUNT_ATTR_RDONLY)
+                mount.move_mount(tree, target)
+            finally:
+                os.close(tree)
+        finally:
+            os.close(target)

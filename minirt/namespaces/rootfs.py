@@ -1,0 +1,123 @@
+"""The root file system: overlay or directory, made the root with pivot_root, and nothing of the host left behind.
+
+    mount / rslave ── overlay on <bundle>/rootfs ── (mounts, devices, masks, by descriptor) ── pivot_root ── detach old
+
+All of it happens in the container's own mount namespace, so the host sees no mount and has none to clean up.
+Source: pivot_root(2), mount_namespaces(7), the kernel's Documentation/filesystems/overlayfs.rst.
+"""
+
+import os
+from dataclasses import dataclass
+
+from minirt.linux import mount
+from minirt.linux.operation import Operation
+from minirt.namespaces.inroot import InRoot
+
+PROPAGATION = {
+    "private": mount.MS_PRIVATE,
+    "rprivate": mount.MS_PRIVATE | mount.MS_REC,
+    "slave": mount.MS_SLAVE,
+    "rslave": mount.MS_SLAVE | mount.MS_REC,
+    "shared": mount.MS_SHARED,
+    "rshared": mount.MS_SHARED | mount.MS_REC,
+}
+"""The mount flags of each propagation option of the OCI spec. Source: mount(8), "Shared subtree operations"."""
+
+
+@dataclass(frozen=True)
+class SetPropagation(Operation[InRoot]):
+    """Say which mount events cross between this namespace and the one it was copied from."""
+
+    kind: str
+    path: str = "/"
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"mount --make-{self.kind} {self.path}"
+
+    def execute(self, context: InRoot) -> None:
+        """Change the propagation."""
+        mount.mount(None, self.path, None, PROPAGATION[self.kind])
+
+
+@dataclass(frozen=True)
+class MountOverlay(Operation[InRoot]):
+    """Stack the image's layers (top first) under a writable directory, and let it be the coming root."""
+
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+    target: str
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"mount overlay of {len(self.lowers)} layers on {self.target} (upperdir {self.upper})"
+
+    def execute(self, context: InRoot) -> None:
+        """Mount it and keep its descriptor as the root."""
+        fd = mount.fsopen("overlay")
+        try:
+            for lower in self.lowers:
+                mount.fsconfig_string(fd, "lowerdir+", lower)
+            mount.fsconfig_string(fd, "upperdir", self.upper)
+            mount.fsconfig_string(fd, "workdir", self.work)
+            mount.fsconfig_create(fd)
+            root = mount.fsmount(fd)
+        finally:
+            os.close(fd)
+        _place_root(context, root, self.target)
+
+
+@dataclass(frozen=True)
+class BindRootfs(Operation[InRoot]):
+    """Bind a directory onto itself, so that it is a mount that pivot_root accepts."""
+
+    path: str
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"mount --rbind {self.path} {self.path}"
+
+    def execute(self, context: InRoot) -> None:
+        """Bind it and keep its descriptor as the root."""
+        root = mount.open_tree(-100, self.path, mount.OPEN_TREE_CLONE | mount.AT_RECURSIVE)
+        mount.mount_setattr(root, "", mount.AT_RECURSIVE, propagation=mount.MS_PRIVATE)
+        _place_root(context, root, self.path)
+
+
+def _place_root(context: InRoot, root: int, target: str) -> None:
+    target_fd = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mount.move_mount(root, target_fd)
+    finally:
+        os.close(target_fd)
+    context.rootfs_fd = root
+
+
+@dataclass(frozen=True)
+class PivotRoot(Operation[InRoot]):
+    """Make the prepared root the root, and let go of the old one with every mount below it."""
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return "pivot_root . . && umount -l .  (the host's file system goes out of sight)"
+
+    def execute(self, context: InRoot) -> None:
+        """Pivot in place: the old root ends up on top of the new one, and is detached there."""
+        os.fchdir(context.rootfs_fd)
+        mount.pivot_root(".", ".")
+        mount.umount2(".", mount.MNT_DETACH)
+        os.chdir("/")
+
+
+@dataclass(frozen=True)
+class ReadonlyRoot(Operation[InRoot]):
+    """Make the root mount read-only; mounts below it keep their own flags."""
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return "mount_setattr / MOUNT_ATTR_RDONLY"
+
+    def execute(self, context: InRoot) -> None:
+        """Set the attribute."""
+        mount.mount_setattr(context.rootfs_fd, "", 0, to_set=mount.MOUNT_ATTR_RDONLY)

@@ -1,0 +1,139 @@
+"""Spec to plan: pure functions that decide everything and do nothing.
+
+The order inside is what keeps it safe: namespaces first, then the root is built while the host is still in sight,
+then the host goes out of sight, and only then rights are given up one by one, the last before execve.
+"""
+
+import os
+
+from minirt.cgroups.plan import plan_cgroup
+from minirt.cgroups.tree import Tree
+from minirt.errors import InvalidInput
+from minirt.linux.operation import Operation
+from minirt.namespaces.devices import DEFAULT_LINKS, DEFAULT_NODES, MakeDevice, MakeSymlink
+from minirt.namespaces.kinds import JoinNamespace, SetHostname
+from minirt.namespaces.mounts import BindMount, MaskPath, MountFilesystem, ReadonlyPath
+from minirt.namespaces.rootfs import BindRootfs, MountOverlay, PivotRoot, ReadonlyRoot, SetPropagation
+from minirt.namespaces.sysctl import WriteSysctl
+from minirt.oci import options
+from minirt.oci.init import (
+    Chdir,
+    Execute,
+    FindExecutable,
+    Init,
+    MakeCwd,
+    NewSession,
+    OpenTerminal,
+    SetUmask,
+    Stdio,
+    WaitForStart,
+)
+from minirt.oci.plan import Plan
+from minirt.oci.spec import Mount, Process, Spec
+from minirt.security.capabilities import numbers
+from minirt.security.operations import DropBounding, NoNewPrivileges, SetCredentials, SetOomScoreAdj, SetRlimit
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where commands are looked for when the environment has no PATH: docker's default."""
+
+
+def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tree, last_cap: int) -> Plan:
+    """Return the plan of a container's init.
+
+    ``bundle`` is the absolute directory that a relative root is in; ``overlay`` mounts the root (None: bind the
+    directory itself); ``tree`` is this machine's cgroup tree; ``last_cap`` is /proc/sys/kernel/cap_last_cap, for the
+    container can read nothing later.
+
+    Raises:
+        InvalidInput: fields that contradict each other.
+    """
+    joined = [(space.type, space.path) for space in spec.linux.namespaces if space.path]
+    new = tuple(space.type for space in spec.linux.namespaces if not space.path)
+    if "mount" not in new:
+        raise InvalidInput("use the spec", "linux.namespaces has no new mount namespace", "add one of type mount")
+    inside: list[Operation[Init]] = [JoinNamespace(kind, path) for kind, path in joined if kind != "pid"]
+    inside += _rootfs(spec, bundle, overlay)
+    inside += _identity(spec, new)
+    inside += [ReadonlyRoot()] if spec.root.readonly else []
+    inside += [PivotRoot()]
+    inside += compile_process(spec.process, last_cap, console=True)
+    path = spec.linux.cgroups_path
+    return Plan(
+        command=spec.process.args[0],
+        cgroup=tree.at(path) if path else "",
+        shim=tuple(plan_cgroup(path, spec.linux.resources, tree)) if path else (),
+        stage=tuple(JoinNamespace(kind, path) for kind, path in joined if kind == "pid"),
+        new=new,
+        inside=tuple(inside),
+    )
+
+
+def _rootfs(spec: Spec, bundle: str, overlay: MountOverlay | None) -> list[Operation[Init]]:
+    root = os.path.join(bundle, spec.root.path)
+    operations: list[Operation[Init]] = [SetPropagation(spec.linux.rootfs_propagation or "rslave")]
+    operations.append(overlay or BindRootfs(root))
+    operations += [_mount(mount, index) for index, mount in enumerate(spec.mounts)]
+    operations += [MakeDevice(path, "c", major, minor) for path, major, minor in DEFAULT_NODES]
+    operations += [
+        MakeDevice(node.path, node.type, node.major, node.minor, node.file_mode, node.uid, node.gid)
+        for node in spec.linux.devices
+        if node.path not in {path for path, _, _ in DEFAULT_NODES}
+    ]
+    operations += [MakeSymlink(path, target) for path, target in DEFAULT_LINKS]
+    operations += [WriteSysctl(key, value) for key, value in spec.linux.sysctl.items()]
+    operations += [ReadonlyPath(path) for path in spec.linux.readonly_paths]
+    operations += [MaskPath(path) for path in spec.linux.masked_paths]
+    return [*operations, MakeCwd(spec.process.cwd)]
+
+
+def _mount(mount: Mount, index: int) -> Operation[Init]:
+    found = options.parse(mount.options, f"mounts[{index}].options")
+    if found.bind or mount.type == "bind":
+        return BindMount(
+            mount.source, mount.destination, found.attributes, found.recursive, found.propagation, mount.cause
+        )
+    fstype = "cgroup2" if mount.type == "cgroup" else mount.type
+    source = mount.source or fstype
+    return MountFilesystem(fstype, source, mount.destination, found.attributes, found.data, mount.cause)
+
+
+def _identity(spec: Spec, new: tuple[str, ...]) -> list[Operation[Init]]:
+    return [SetHostname(spec.hostname)] if spec.hostname and "uts" in new else []
+
+
+def compile_process(process: Process, last_cap: int, *, console: bool) -> list[Operation[Init]]:
+    """Return the operations that turn a stage inside a container into ``process``: the tail of init, and of exec."""
+    if not process.args:
+        raise InvalidInput("use the spec", "process.args is empty", "name a command")
+    size = process.console_size
+    terminal = OpenTerminal(size.height if size else 0, size.width if size else 0, console)
+    sets, user = process.capabilities, process.user
+    operations: list[Operation[Init]] = [NewSession(), terminal if process.terminal else Stdio()]
+    operations += [SetRlimit(limit.type, limit.soft, limit.hard) for limit in process.rlimits]
+    if process.oom_score_adj is not None:
+        operations.append(SetOomScoreAdj(process.oom_score_adj))
+    operations += [NoNewPrivileges()] if process.no_new_privileges else []
+    operations += [
+        Chdir(process.cwd),
+        DropBounding(numbers(sets.bounding), last_cap),
+        SetCredentials(
+            uid=user.uid,
+            gid=user.gid,
+            groups=user.additional_gids,
+            effective=numbers(sets.effective),
+            permitted=numbers(sets.permitted),
+            inheritable=numbers(sets.inheritable),
+            ambient=numbers(sets.ambient),
+        ),
+        SetUmask(0o022 if user.umask is None else user.umask),
+        FindExecutable(process.args[0], search_path(process.env)),
+        WaitForStart(),
+        Execute(process.args, process.env),
+    ]
+    return operations
+
+
+def search_path(env: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the directories of PATH in an environment."""
+    found = [entry.partition("=")[2] for entry in env if entry.startswith("PATH=")]
+    return tuple(part or "." for part in (found[-1] if found else DEFAULT_PATH).split(":"))

@@ -1,0 +1,161 @@
+"""The executor: a plan becomes a process that stands at its gate.
+
+    shim ─ plan.shim (cgroup) ─ clone3 ───────────────────▶ init ─ plan.inside … ready
+       or                     └ fork ▶ stage ─ setns(pid) ─ clone3(CLONE_PARENT) ▶ init
+
+The stage is needed only to join a PID namespace: that takes effect in the next child. With CLONE_PARENT init is the
+shim's own child all the same.
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import NoReturn
+
+from minirt import journal
+from minirt.cgroups import lifecycle
+from minirt.errors import MinirtError, ShimError, StepFailed
+from minirt.linux import fds, operation, prctl, process
+from minirt.linux.operation import Operation
+from minirt.oci import sync
+from minirt.oci.init import Init
+from minirt.oci.plan import Plan
+
+
+@dataclass
+class Launched:
+    """An init on its way: its host pid, its pidfd, and the shim's end of the pair."""
+
+    pid: int
+    pidfd: int
+    sync: socket.socket
+
+
+def launch(plan: Plan, stdio: tuple[int, int, int]) -> Launched:
+    """Do the plan's outer part and start init on the inner one; do not wait for it.
+
+    ``stdio`` are the descriptors init makes its 0, 1, 2. The caller must be single-threaded, and must undo the
+    cgroup if this raises or init fails.
+
+    Raises:
+        StepFailed: the kernel refused a step; it names the operation.
+    """
+    operation.run(list(plan.shim), None)
+    cgroup_fd = lifecycle.open_fd(plan.cgroup) if plan.cgroup else -1
+    try:
+        return spawn(plan.stage, plan.clone_flags, plan.inside, stdio, cgroup_fd, plan.describe_clone())
+    finally:
+        if cgroup_fd >= 0:
+            os.close(cgroup_fd)
+
+
+def spawn(
+    stage: tuple[Operation[object], ...],
+    clone_flags: int,
+    inside: tuple[Operation[Init], ...],
+    stdio: tuple[int, int, int],
+    cgroup_fd: int,
+    description: str,
+) -> Launched:
+    """Clone a child (through a stage, where ``stage`` has something to join first) that executes ``inside``."""
+    outer, inner = sync.pair()
+    with inner:
+        try:
+            if stage:
+                pid, pidfd = _clone_in_stage(stage, clone_flags, inside, stdio, cgroup_fd, outer, inner)
+            else:
+                pid, pidfd = process.clone3(clone_flags, cgroup_fd)
+                if pid == 0:
+                    _inside(inside, stdio, inner)
+        except OSError as error:
+            outer.close()
+            raise StepFailed.from_os_error(description, error, stage=journal.stage, step="clone3") from error
+        except MinirtError:
+            outer.close()
+            raise
+    return Launched(pid, pidfd, outer)
+
+
+def _clone_in_stage(
+    stage: tuple[Operation[object], ...],
+    clone_flags: int,
+    inside: tuple[Operation[Init], ...],
+    stdio: tuple[int, int, int],
+    cgroup_fd: int,
+    outer: socket.socket,
+    inner: socket.socket,
+) -> tuple[int, int]:
+    """Fork a stage that joins, clones init as our child, and hands its pidfd back. Return (pid, pidfd)."""
+    ours, stages = sync.pair()
+    with ours:
+        stage_pid = os.fork()
+        if stage_pid == 0:
+            ours.close()
+            outer.close()
+            _stage(stage, clone_flags, inside, stdio, cgroup_fd, stages, inner)
+        stages.close()
+        try:
+            message, received = sync.receive(ours)
+            while message is not None and message["type"] == "step":
+                if journal.sink:
+                    journal.sink(sync.record_of(message, stage_pid))
+                message, received = sync.receive(ours)
+        finally:
+            os.waitpid(stage_pid, 0)
+        if message is None:
+            raise ShimError("start a container", "its stage was killed", "try again")
+        if message["type"] == "failed":
+            raise sync.failure(message, "")
+        return message["pid"], received[0]
+
+
+def _stage(
+    stage: tuple[Operation[object], ...],
+    clone_flags: int,
+    inside: tuple[Operation[Init], ...],
+    stdio: tuple[int, int, int],
+    cgroup_fd: int,
+    report: socket.socket,
+    inner: socket.socket,
+) -> NoReturn:
+    """Be the stage: join, clone with CLONE_PARENT, report, exit."""
+    journal.stage = "stage"
+    if journal.sink:
+        sync.send_steps_to(report)
+    try:
+        operation.run(list(stage), None)
+        pid, pidfd = process.clone3(clone_flags | process.CLONE_PARENT, cgroup_fd)
+        if pid == 0:
+            report.close()
+            _inside(inside, stdio, inner)
+        sync.send(report, {"type": "cloned", "pid": pid}, pidfd)
+        os._exit(0)
+    except BaseException as error:  # noqa: BLE001  a stage must never return into its parent's code
+        _report_failure(report, error)
+        os._exit(125)
+
+
+def _inside(inside: tuple[Operation[Init], ...], stdio: tuple[int, int, int], pair: socket.socket) -> NoReturn:
+    """Be init: from here on only the plan, and never back."""
+    try:
+        journal.stage = "init"
+        if journal.sink:
+            sync.send_steps_to(pair)
+        prctl.set_dumpable(False)
+        os.umask(0)
+        fds.close_all_but({0, 1, 2, pair.fileno(), *stdio})
+        operation.run(list(inside), Init(pair, stdio))
+    except BaseException as error:  # noqa: BLE001  init must never return into its parent's code
+        _report_failure(pair, error)
+    os._exit(125)
+
+
+def _report_failure(to: socket.socket, error: BaseException) -> None:
+    if isinstance(error, OSError):
+        error = StepFailed.from_os_error("prepare the container", error, stage=journal.stage)
+    elif not isinstance(error, MinirtError):
+        error = StepFailed("prepare the container", repr(error), "this is a bug in minirt", stage=journal.stage)
+    try:
+        sync.send(to, {"type": "failed", **error.to_wire()})
+    except OSError:
+        os._exit(125)

@@ -1,0 +1,230 @@
+"""The last steps of a container's init, and the context all its operations share.
+
+Everything here runs between clone3 and execve, in the container: it imports nothing, and trusts nothing it finds.
+"""
+
+import array
+import errno
+import fcntl
+import os
+import socket
+import stat
+import termios
+from dataclasses import dataclass, field
+
+from minirt import journal
+from minirt.errors import CommandNotFound, MinirtError, StepFailed
+from minirt.linux import mount
+from minirt.linux._native import ffi, lib
+from minirt.linux.operation import Operation
+from minirt.namespaces import inroot
+from minirt.oci import sync
+
+PTMX = os.makedev(5, 2)
+TIOCSPTLCK = 0x40045431
+TIOCGPTPEER = 0x5441
+
+
+@dataclass
+class Init:
+    """What init's operations hand to each other."""
+
+    sync: socket.socket
+    stdio: tuple[int, int, int]
+    rootfs_fd: int = -1
+    executable: str = ""
+
+    def warn(self, text: str) -> None:
+        """Tell the shim of something optional that could not be done."""
+        sync.send(self.sync, {"type": "warning", "text": text})
+
+
+@dataclass(frozen=True)
+class NewSession(Operation[Init]):
+    """Leave the session and process group of whoever started this."""
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return "setsid"
+
+    def execute(self, context: Init) -> None:
+        """Become a session leader."""
+        journal.step("setsid", os.setsid)
+
+
+@dataclass(frozen=True)
+class Stdio(Operation[Init]):
+    """Put the shim's pipes in the place of descriptors 0, 1 and 2."""
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return "dup2 the pipes of stdin, stdout, stderr to 0, 1, 2"
+
+    def execute(self, context: Init) -> None:
+        """Duplicate them."""
+        for number, fd in enumerate(context.stdio):
+            os.dup2(fd, number)
+
+
+@dataclass(frozen=True)
+class OpenTerminal(Operation[Init]):
+    """Make a terminal in the container's own devpts, control it, and send its master to the shim."""
+
+    height: int = 0
+    width: int = 0
+    console: bool = True
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return "open /dev/ptmx, make its peer the controlling terminal" + (" and /dev/console" if self.console else "")
+
+    def execute(self, context: Init) -> None:
+        """Open a pair; the peer comes from the master itself (TIOCGPTPEER), never by a path."""
+        master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        if os.fstat(master).st_rdev not in {PTMX} and not stat.S_ISCHR(os.fstat(master).st_mode):
+            raise StepFailed("open a terminal", "/dev/ptmx in the container is not a terminal multiplexer")
+        fcntl.ioctl(master, TIOCSPTLCK, array.array("i", [0]))
+        slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        if self.height:
+            termios.tcsetwinsize(slave, (self.height, self.width))
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+        if self.console:
+            self._bind_console(context, slave)
+        for number in range(3):
+            os.dup2(slave, number)
+        sync.send(context.sync, {"type": "terminal"}, master)
+        os.close(master)
+
+    def _bind_console(self, context: Init, slave: int) -> None:
+        tree = mount.open_tree(slave, "", mount.OPEN_TREE_CLONE | mount.AT_EMPTY_PATH)
+        target = inroot.make_file(context.rootfs_fd, "/dev/console")
+        mount.move_mount(tree, target)
+        os.close(target)
+        os.close(tree)
+
+
+@dataclass(frozen=True)
+class MakeCwd(Operation[Init]):
+    """Make the working directory where the image lacks it, as docker does."""
+
+    path: str
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"mkdir -p {self.path}"
+
+    def execute(self, context: Init) -> None:
+        """Make it inside the root."""
+        os.close(inroot.make_directory(context.rootfs_fd, self.path))
+
+
+@dataclass(frozen=True)
+class Chdir(Operation[Init]):
+    """Go to the working directory, and see that it is one of the container's."""
+
+    path: str
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"chdir {self.path}"
+
+    def execute(self, context: Init) -> None:
+        """Change directory; one that cannot be reached from the root is refused (the class of CVE-2024-21626)."""
+        journal.step("chdir", os.chdir, self.path)
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            raise StepFailed(self.describe(), "it leads out of the container's root") from None
+
+
+@dataclass(frozen=True)
+class SetUmask(Operation[Init]):
+    """Set the file mode creation mask."""
+
+    mask: int = 0o022
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"umask {self.mask:03o}"
+
+    def execute(self, context: Init) -> None:
+        """Set it."""
+        journal.step("umask", os.umask, self.mask)
+
+
+@dataclass(frozen=True)
+class FindExecutable(Operation[Init]):
+    """Find the command in the container, with the user's own rights."""
+
+    command: str
+    search: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        where = f" in {':'.join(self.search)}" if "/" not in self.command else ""
+        return f"find {self.command}{where}"
+
+    def execute(self, context: Init) -> None:
+        """Take the first that may be executed; remember why another could not."""
+        candidates = [self.command] if "/" in self.command else [f"{at}/{self.command}" for at in self.search]
+        refused: MinirtError | None = None
+        for path in candidates:
+            number = _why_not(path)
+            if not number:
+                context.executable = path
+                return
+            if number not in {errno.ENOENT, errno.ENOTDIR}:
+                refused = refused or sync.exec_error(path, number)
+        raise refused or self._not_found()
+
+    def _not_found(self) -> MinirtError:
+        why = "no such file or directory" if "/" in self.command else "executable file not found in $PATH"
+        return CommandNotFound(
+            f"execute {self.command!r}", why, "is it in the image?", errno=errno.ENOENT, stage="init"
+        )
+
+
+def _why_not(path: str) -> int:
+    """Return the errno with which executing ``path`` would fail (0 if it would not)."""
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            return errno.EISDIR
+    except OSError as error:
+        return error.errno or errno.ENOENT
+    return 0 if os.access(path, os.X_OK, effective_ids=True) else errno.EACCES
+
+
+@dataclass(frozen=True)
+class WaitForStart(Operation[Init]):
+    """Stand at the gate until the shim says start."""
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return "say ready, wait for start"
+
+    def execute(self, context: Init) -> None:
+        """Report, then wait; the end of the pair means that nobody wants this container any more."""
+        sync.send(context.sync, {"type": "ready"})
+        message, _ = sync.receive(context.sync)
+        if message is None:
+            os._exit(125)
+
+
+@dataclass(frozen=True)
+class Execute(Operation[Init]):
+    """Become the program: signals to default, everything but 0-2 closed, execve. All in C, and for good."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...] = field(repr=False, default=())
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"execve {' '.join(self.args)}"
+
+    def execute(self, context: Init) -> None:
+        """Never return: the program runs, or C reports the errno and exits."""
+        keep = [ffi.new("char[]", text.encode()) for text in (*self.args, *self.env)]
+        argv = ffi.new("char *[]", [*keep[: len(self.args)], ffi.NULL])
+        envp = ffi.new("char *[]", [*keep[len(self.args) :], ffi.NULL])
+        path = context.executable.encode()
+        lib.rt_exec(path, argv, envp, ffi.NULL, 0, 0, context.sync.fileno())

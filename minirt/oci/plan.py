@@ -1,0 +1,50 @@
+"""The plan: everything that starting a container will do, in order, as data.
+
+    shim   make the container's cgroup, write its limits
+    stage  (only to join a PID namespace) setns, for it takes effect in the next child
+    clone3 into the cgroup, with the new namespaces
+    init   join the pod's namespaces, build the root, pivot, give up rights, wait at the gate, execve
+
+The same object is printed by ``--dry-run`` and executed by the shim.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from minirt.linux.operation import Operation
+from minirt.namespaces.kinds import CLONE_NAMES, FLAGS
+from minirt.oci.init import Init
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, stage by stage. ``cgroup`` is the absolute path of the container's cgroup ("" for none)."""
+
+    command: str
+    cgroup: str
+    shim: tuple[Operation[object], ...]
+    stage: tuple[Operation[object], ...]
+    new: tuple[str, ...]
+    inside: tuple[Operation[Init], ...]
+
+    @property
+    def clone_flags(self) -> int:
+        """Return the CLONE_NEW* flags of the namespaces to be made."""
+        return sum(FLAGS[kind] for kind in self.new)
+
+    def describe_clone(self) -> str:
+        """Return the clone3 in words."""
+        flags = [CLONE_NAMES[kind] for kind in self.new]
+        flags += ["CLONE_PARENT"] if self.stage else []
+        flags += ["CLONE_INTO_CGROUP"] if self.cgroup else []
+        return "clone3 " + "|".join([*flags, "CLONE_PIDFD"])
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Yield (stage, description) of every operation in order."""
+        for operation in self.shim:
+            yield "shim", operation.describe()
+        for operation in self.stage:
+            yield "stage", operation.describe()
+        yield "stage" if self.stage else "shim", self.describe_clone()
+        for step in self.inside:
+            yield "init", step.describe()

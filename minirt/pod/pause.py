@@ -1,0 +1,52 @@
+"""Pause: PID 1 of the PID namespace that a pod's containers share.
+
+A container with root sees it as /proc/1 and may read nothing there: pause is not dumpable, holds no capability, stands
+in an empty read-only root, and keeps no descriptor. It reaps what containers leave behind, and no signal ends it.
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+
+from minirt import journal
+from minirt.linux import capability, fds, mount, prctl
+from minirt.linux._native import lib
+from minirt.linux.operation import Operation
+from minirt.oci import sync
+
+
+@dataclass(frozen=True)
+class Pause(Operation[object]):
+    """Turn this process into pause, for ever. ``place`` is a directory to mount the empty root on."""
+
+    place: str
+    last_cap: int
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return "pivot_root into an empty read-only tmpfs, drop every capability, not dumpable, wait for children"
+
+    def execute(self, context: object) -> None:
+        """Give up everything, report, and never return. ``context`` is the socket to report to."""
+        assert isinstance(context, socket.socket)
+        prctl.set_dumpable(False)
+        self._empty_root()
+        journal.step("setsid", os.setsid)
+        prctl.set_name("pause")
+        prctl.set_title("pause")
+        for number in range(self.last_cap + 1):
+            prctl.capbset_drop(number)
+        capability.capset(0, 0, 0)
+        prctl.set_no_new_privs()
+        prctl.set_dumpable(False)
+        sync.send(context, {"type": "ready"})
+        fds.close_all_but(set())
+        lib.rt_pause()
+
+    def _empty_root(self) -> None:
+        mount.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
+        mount.mount("pause", self.place, "tmpfs", mount.MS_RDONLY | mount.MS_NOSUID | mount.MS_NODEV, "size=0,mode=555")
+        os.chdir(self.place)
+        mount.pivot_root(".", ".")
+        mount.umount2(".", mount.MNT_DETACH)
+        os.chdir("/")

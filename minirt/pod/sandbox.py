@@ -1,0 +1,262 @@
+"""The sandbox: the namespaces that a pod's containers share, made once and pinned by bind mounts.
+
+    shim ── fork ──▶ keeper: unshare(NEWNET|NEWIPC|NEWUTS), sethostname, lo up,
+                             mount --bind /proc/self/ns/X <sandbox>/ns/X, (netlink socket to the shim), exit
+    shim ── clone3(NEWPID|…) ──▶ pause          only where containers share the PID namespace: its PID 1
+
+A pinned namespace lives as long as its mount, with no process inside. The mounts are the host's: whoever removes the
+sandbox unpins them, with or without a living shim.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from minirt import journal
+from minirt.cgroups import lifecycle
+from minirt.cgroups import tree as cgroup_tree
+from minirt.cgroups.limits import linear
+from minirt.cgroups.plan import plan_cgroup
+from minirt.cgroups.resources import Resources
+from minirt.errors import MinirtError, ShimError, StepFailed
+from minirt.linux import fds, mount, operation, process
+from minirt.linux.operation import Operation
+from minirt.namespaces.kinds import CLONE_NAMES, FLAGS, PROC_NAMES, JoinNamespace, SetHostname
+from minirt.namespaces.sysctl import WriteSysctl
+from minirt.oci import sync
+from minirt.pod.pause import Pause
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sandbox is made of. ``directory`` is its state directory, ``cgroup`` a path in our tree."""
+
+    directory: str
+    kinds: tuple[str, ...]
+    hostname: str
+    cgroup: str
+    share_pid: bool = False
+    shm_bytes: int = 0
+    last_cap: int = 63
+    sysctls: dict[str, str] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
+
+    def outside(self) -> list[Operation[object]]:
+        """Return what the shim does itself: the cgroup and /dev/shm."""
+        operations: list[Operation[object]] = self._cgroup() if self.cgroup else []
+        operations += [MountShm(f"{self.directory}/shm", self.shm_bytes)] if self.shm_bytes else []
+        return operations
+
+    def _cgroup(self) -> list[Operation[object]]:
+        return plan_cgroup(self.cgroup, self.resources, cgroup_tree.find(), weight=linear)
+
+    def keeper(self) -> list[Operation[object]]:
+        """Return what the short-lived keeper does."""
+        operations: list[Operation[object]] = [Unshare(self.kinds)]
+        operations += [SetHostname(self.hostname)] if self.hostname and "uts" in self.kinds else []
+        operations += [LinkUp("lo")] if "network" in self.kinds else []
+        operations += [WriteSysctl(key, value) for key, value in self.sysctls.items()]
+        return operations + [Pin(kind, pin_path(self.directory, kind)) for kind in self.kinds]
+
+    def pause(self) -> list[Operation[object]]:
+        """Return what the pause process does before it waits for ever."""
+        if not self.share_pid:
+            return []
+        joins: list[Operation[object]] = [JoinNamespace(kind, pin_path(self.directory, kind)) for kind in self.kinds]
+        return [*joins, Pause(f"{self.directory}/ns", self.last_cap)]
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Yield (stage, description) of every operation in order."""
+        for operation_ in self.outside():
+            yield "shim", operation_.describe()
+        for operation_ in self.keeper():
+            yield "keeper", operation_.describe()
+        if self.share_pid:
+            yield "shim", "clone3 CLONE_NEWPID|CLONE_NEWNS|CLONE_NEWCGROUP|CLONE_INTO_CGROUP|CLONE_PIDFD"
+            for operation_ in self.pause():
+                yield "pause", operation_.describe()
+            yield "shim", Pin("pid", pin_path(self.directory, "pid")).describe()
+
+
+def pin_path(directory: str, kind: str) -> str:
+    """Return where a namespace of a sandbox is pinned."""
+    return f"{directory}/ns/{PROC_NAMES[kind]}"
+
+
+@dataclass(frozen=True)
+class Unshare(Operation[object]):
+    """Leave namespaces for new ones of the same kinds."""
+
+    kinds: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return "unshare " + "|".join(CLONE_NAMES[kind] for kind in self.kinds)
+
+    def execute(self, context: object) -> None:
+        """Unshare them at once."""
+        process.unshare(sum(FLAGS[kind] for kind in self.kinds))
+
+
+@dataclass(frozen=True)
+class LinkUp(Operation[object]):
+    """Set an interface of this network namespace up."""
+
+    name: str
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"ip link set {self.name} up"
+
+    def execute(self, context: object) -> None:
+        """Set IFF_UP."""
+        process.link_up(self.name)
+
+
+@dataclass(frozen=True)
+class Pin(Operation[object]):
+    """Keep a namespace of a process alive with a bind mount. ``pid`` 0 is the process itself."""
+
+    kind: str
+    path: str
+    pid: int = 0
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"mount --bind /proc/{self.pid or 'self'}/ns/{PROC_NAMES[self.kind]} {self.path}"
+
+    def execute(self, context: object) -> None:
+        """Make the file to mount on, and bind."""
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o444))
+        mount.mount(f"/proc/{self.pid or 'self'}/ns/{PROC_NAMES[self.kind]}", self.path, None, mount.MS_BIND)
+
+
+@dataclass(frozen=True)
+class MountShm(Operation[object]):
+    """Make the pod's /dev/shm, that every container gets a bind of."""
+
+    path: str
+    size_bytes: int
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"mount -t tmpfs {self.path} -o mode=1777,size={self.size_bytes},nosuid,nodev,noexec"
+
+    def execute(self, context: object) -> None:
+        """Mount it on the host, below the sandbox's directory."""
+        os.makedirs(self.path, exist_ok=True)
+        flags = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
+        mount.mount("shm", self.path, "tmpfs", flags, f"mode=1777,size={self.size_bytes}")
+
+
+def make(plan: Plan, *, netlink: bool) -> int:
+    """Make a sandbox's namespaces; return a netlink socket of its network namespace (-1 if none is asked for).
+
+    The caller must be single-threaded. What is half made when this raises, ``unmake`` removes.
+
+    Raises:
+        StepFailed: the kernel refused a step.
+    """
+    os.makedirs(f"{plan.directory}/ns", exist_ok=True)
+    operation.run(plan.outside(), None)
+    received = _in_child(plan.keeper(), netlink) if plan.kinds else -1
+    if plan.share_pid:
+        _start_pause(plan)
+    return received
+
+
+def unmake(directory: str) -> None:
+    """Unpin a sandbox's namespaces and unmount its /dev/shm; what is gone already is fine."""
+    for entry in (*(f"ns/{name}" for name in PROC_NAMES.values()), "shm"):
+        path = f"{directory}/{entry}"
+        if os.path.ismount(path) or _is_pinned(path):
+            mount.umount2(path, mount.MNT_DETACH)
+
+
+def _is_pinned(path: str) -> bool:
+    """Say whether ``path`` is a namespace's file: it is on nsfs, so not on its directory's device."""
+    try:
+        return os.stat(path).st_dev != os.stat(os.path.dirname(path)).st_dev
+    except FileNotFoundError:
+        return False
+
+
+def _in_child(plan: list[Operation[object]], netlink: bool) -> int:
+    """Run a plan in a forked child, wait for it, and return the netlink socket it opened."""
+    ours, theirs = sync.pair()
+    with ours:
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _keeper(plan, theirs, netlink)
+        theirs.close()
+        try:
+            message, received = sync.receive(ours)
+            while message is not None and message["type"] == "step":
+                if journal.sink:
+                    journal.sink(sync.record_of(message, pid))
+                message, received = sync.receive(ours)
+        finally:
+            os.waitpid(pid, 0)
+    if message is None:
+        raise ShimError("make the sandbox's namespaces", "the process that makes them was killed", "try again")
+    if message["type"] == "failed":
+        raise sync.failure(message, "")
+    return received[0] if received else -1
+
+
+def _keeper(plan: list[Operation[object]], report: socket.socket, netlink: bool) -> NoReturn:
+    journal.stage = "keeper"
+    if journal.sink:
+        sync.send_steps_to(report)
+    try:
+        operation.run(plan, None)
+        if netlink:
+            with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE) as inner:
+                sync.send(report, {"type": "made"}, inner.fileno())
+        else:
+            sync.send(report, {"type": "made"})
+        os._exit(0)
+    except BaseException as error:  # noqa: BLE001  a forked child must never return into its parent's code
+        failed = error if isinstance(error, MinirtError) else StepFailed("make the sandbox", repr(error))
+        sync.send(report, {"type": "failed", **failed.to_wire()})
+    os._exit(125)
+
+
+def _start_pause(plan: Plan) -> None:
+    """Start the pause process in a leaf of the pod's cgroup, and pin its PID namespace."""
+    leaf = f"{plan.cgroup}/pause"
+    tree = cgroup_tree.find()
+    operation.run(plan_cgroup(leaf, Resources(), tree), None)
+    cgroup_fd = lifecycle.open_fd(tree.at(leaf))
+    ours, theirs = sync.pair()
+    flags = process.CLONE_NEWPID | process.CLONE_NEWNS | process.CLONE_NEWCGROUP
+    with ours, fds.closing(cgroup_fd):
+        pid, pidfd = process.clone3(flags, cgroup_fd)
+        if pid == 0:
+            ours.close()
+            _pause(plan, theirs)
+        theirs.close()
+        os.close(pidfd)
+        message, _ = sync.receive(ours)
+        while message is not None and message["type"] == "step":
+            if journal.sink:
+                journal.sink(sync.record_of(message, pid))
+            message, _ = sync.receive(ours)
+    if message is None or message["type"] == "failed":
+        raise sync.failure(message, "pause") if message else ShimError("start pause", "it was killed", "try again")
+    Pin("pid", pin_path(plan.directory, "pid"), pid).execute(None)
+
+
+def _pause(plan: Plan, report: socket.socket) -> NoReturn:
+    journal.stage = "pause"
+    if journal.sink:
+        sync.send_steps_to(report)
+    try:
+        operation.run(plan.pause(), report)
+    except BaseException as error:  # noqa: BLE001  pause must never return into the shim's code
+        failed = error if isinstance(error, MinirtError) else StepFailed("start pause", repr(error))
+        sync.send(report, {"type": "failed", **failed.to_wire()})
+    os._exit(125)

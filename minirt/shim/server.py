@@ -1,0 +1,308 @@
+"""The shim: one process a sandbox, that holds what must outlive the minirt that made it.
+
+It is the subreaper of its containers, owns their output and their exit codes, and answers on ``shim.sock``
+(protocol.py). It has one thread, and forks.
+"""
+
+import functools
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from minirt import journal, paths
+from minirt.cgroups import tree
+from minirt.errors import Conflict, InvalidInput, MinirtError, NotFound, ShimError, StepFailed
+from minirt.linux import fds, prctl
+from minirt.namespaces.rootfs import MountOverlay
+from minirt.oci import spec as specs
+from minirt.oci.compile import compile_spec
+from minirt.pod import sandbox
+from minirt.shim import protocol
+from minirt.shim.client import short_address
+from minirt.shim.container import Container, Reply, exit_of
+from minirt.shim.loop import Loop
+from minirt.shim.protocol import Answer
+from minirt.shim.session import Session
+
+
+class Connection:
+    """One client, and what it has been promised."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        self.peer = peer
+        self.subscribed = False
+
+    def send(self, answer: Answer, descriptors: list[int] | None = None) -> None:
+        """Send an answer; a client that has gone is found out by its end of file."""
+        try:
+            fds.send(self.peer, protocol.encode(answer), descriptors)
+        except OSError:
+            return
+
+    def replier(self, request_id: int) -> Reply:
+        """Return the callback that answers one request."""
+
+        def reply(outcome: dict[str, Any] | MinirtError, descriptors: list[int]) -> None:
+            if isinstance(outcome, MinirtError):
+                self.send(Answer(id=request_id, error=outcome.to_wire()))
+            else:
+                self.send(Answer(id=request_id, ok=outcome), descriptors)
+
+        return reply
+
+
+class Shim:
+    """The server. Handlers are named for their request: ``_make_sandbox`` takes MakeSandbox."""
+
+    def __init__(self, sandbox_id: str, listener: socket.socket, last_cap: int) -> None:
+        self.sandbox_id = sandbox_id
+        self._listener = listener
+        self._last_cap = last_cap
+        self._loop = Loop(self._child_ended)
+        self._connections: set[Connection] = set()
+        self._containers: dict[str, Container] = {}
+        self._sessions: dict[str, Session] = {}
+        self._caretakers: set[Connection] = set()
+        self._cleanup = False
+        listener.setblocking(False)
+        self._loop.watch(listener.fileno(), self._accept)
+
+    def run(self) -> None:
+        """Serve until Shutdown."""
+        self._loop.run()
+
+    # --- clients
+
+    def _accept(self) -> None:
+        try:
+            peer, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        connection = Connection(peer)
+        self._connections.add(connection)
+        self._loop.watch(peer.fileno(), functools.partial(self._receive, connection))
+
+    def _receive(self, connection: Connection) -> None:
+        try:
+            data, received = fds.receive(connection.peer)
+        except ConnectionResetError:
+            data, received = b"", []
+        if not data:
+            self._disconnect(connection)
+            return
+        try:
+            envelope = protocol.decode_request(data)
+        except ValueError as error:
+            refusal = ShimError("read a request", str(error), "the client is of another version than this shim")
+            connection.send(Answer(error=refusal.to_wire()))
+            return
+        self._handle(connection, envelope, received)
+
+    def _handle(self, connection: Connection, envelope: protocol.Envelope, received: list[int]) -> None:
+        reply = connection.replier(envelope.id)
+        handler = getattr(self, "_on_" + type(envelope.request).__name__.lower())
+        try:
+            handler(connection, envelope.request, reply, received)
+        except MinirtError as error:
+            reply(error, [])
+        except OSError as error:
+            reply(StepFailed.from_os_error(type(envelope.request).__name__, error, stage="shim"), [])
+        finally:
+            for fd in received:
+                os.close(fd)
+
+    def _disconnect(self, connection: Connection) -> None:
+        self._loop.forget(connection.peer.fileno())
+        connection.peer.close()
+        self._connections.discard(connection)
+        if connection in self._caretakers:
+            self._caretakers.discard(connection)
+            self._clean_up_if_ended()
+
+    # --- the sandbox
+
+    def _on_makesandbox(
+        self, connection: Connection, request: protocol.MakeSandbox, reply: Reply, _: list[int]
+    ) -> None:
+        self._cleanup = request.cleanup
+        plan = sandbox.Plan(
+            directory=str(paths.sandbox_dir(self.sandbox_id)),
+            kinds=request.kinds,
+            hostname=request.hostname,
+            cgroup=request.cgroup,
+            share_pid=request.share_pid,
+            shm_bytes=request.shm_bytes,
+            last_cap=self._last_cap,
+            sysctls=request.sysctls,
+            resources=request.resources,
+        )
+        netlink = sandbox.make(plan, netlink=request.netlink)
+        reply({}, [netlink] if netlink >= 0 else [])
+        if netlink >= 0:
+            os.close(netlink)
+
+    def _on_shutdown(self, connection: Connection, request: protocol.Shutdown, reply: Reply, _: list[int]) -> None:
+        running = [container.id for container in self._containers.values() if not container.ended]
+        if running:
+            raise Conflict("end the shim", f"containers still run: {', '.join(running)}", "stop them first")
+        self._cleanup = False
+        reply({}, [])
+        self._loop.stop()
+
+    def _on_list(self, connection: Connection, request: protocol.List, reply: Reply, _: list[int]) -> None:
+        states = {container.id: container.status.state for container in self._containers.values()}
+        reply({"version": protocol.VERSION, "pid": os.getpid(), "containers": states}, [])
+
+    def _on_subscribe(self, connection: Connection, request: protocol.Subscribe, reply: Reply, _: list[int]) -> None:
+        connection.subscribed = True
+        reply({}, [])
+
+    # --- containers
+
+    def _find(self, container_id: str) -> Container:
+        try:
+            return self._containers[container_id]
+        except KeyError:
+            raise NotFound(f"find container {container_id}", f"sandbox {self.sandbox_id} has none of this id") from None
+
+    def _on_create(self, connection: Connection, request: protocol.Create, reply: Reply, _: list[int]) -> None:
+        if request.container in self._containers:
+            raise Conflict(f"create {request.container}", "it exists already")
+        spec = specs.load(Path(request.bundle) / "config.json")
+        overlay = None
+        if request.overlay:
+            layers = request.overlay
+            target = os.path.join(request.bundle, spec.root.path)
+            overlay = MountOverlay(layers.lowers, layers.upper, layers.work, target)
+        plan = compile_spec(spec, request.bundle, overlay, tree.find(), self._last_cap)
+        container = Container(self._loop, request.container, plan, self._changed)
+        self._containers[request.container] = container
+        container.create(stdin=request.stdin, terminal=spec.process.terminal, log_path=request.log_path, reply=reply)
+
+    def _on_start(self, connection: Connection, request: protocol.Start, reply: Reply, _: list[int]) -> None:
+        self._find(request.container).start(reply)
+
+    def _on_attach(self, connection: Connection, request: protocol.Attach, reply: Reply, received: list[int]) -> None:
+        container = self._find(request.container)
+        for (_, output), fd in zip(sorted(container.outputs.items(), reverse=True), received, strict=False):
+            output.attach(os.dup(fd))
+        entry = container.master if container.master >= 0 else container.stdin
+        reply({"terminal": container.master >= 0}, [entry] if entry >= 0 else [])
+        if request.once and container.stdin >= 0:
+            os.close(container.stdin)
+            container.stdin = -1
+
+    def _on_kill(self, connection: Connection, request: protocol.Kill, reply: Reply, _: list[int]) -> None:
+        target = self._find_session(request.session) if request.session else self._find(request.container)
+        target.signal(request.signal)
+        reply({}, [])
+
+    def _on_stop(self, connection: Connection, request: protocol.Stop, reply: Reply, _: list[int]) -> None:
+        container = self._find(request.container)
+        if container.ended:
+            reply(exit_of(container.status), [])
+            return
+        container.waiters.append(reply)
+        container.stop(request.signal, request.grace_s)
+
+    def _on_wait(self, connection: Connection, request: protocol.Wait, reply: Reply, _: list[int]) -> None:
+        if request.session:
+            session = self._find_session(request.session)
+            reply(session.exit, []) if session.exit else session.waiters.append(reply)
+            return
+        container = self._find(request.container)
+        if request.caretaker:
+            self._caretakers.add(connection)
+        reply(exit_of(container.status), []) if container.ended else container.waiters.append(reply)
+
+    def _on_delete(self, connection: Connection, request: protocol.Delete, reply: Reply, _: list[int]) -> None:
+        container = self._containers.get(request.container)
+        if container and not container.ended:
+            raise Conflict(f"delete {container.id}", f"it is {container.status.state}", "stop it first, or use --force")
+        self._containers.pop(request.container, None)
+        self._sessions = {key: one for key, one in self._sessions.items() if one.container.id != request.container}
+        reply({}, [])
+
+    def _on_reopenlog(self, connection: Connection, request: protocol.ReopenLog, reply: Reply, _: list[int]) -> None:
+        container = self._find(request.container)
+        if not container.log:
+            raise Conflict(f"reopen the log of {container.id}", f"it is {container.status.state}")
+        container.log.reopen()
+        reply({}, [])
+
+    def _on_exec(self, connection: Connection, request: protocol.Exec, reply: Reply, received: list[int]) -> None:
+        container = self._find(request.container)
+        if request.process.terminal:
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            received.append(null)
+            stdio = (null, null, null)
+        elif len(received) == 3:
+            stdio = (received[0], received[1], received[2])
+        else:
+            raise InvalidInput("exec", f"it takes 3 descriptors and got {len(received)}")
+        session = Session(self._loop, request.session, container, request.process, self._last_cap)
+        self._sessions[request.session] = session
+        session.start(stdio, reply)
+
+    def _find_session(self, session_id: str) -> Session:
+        try:
+            return self._sessions[session_id]
+        except KeyError:
+            raise NotFound(f"find exec session {session_id}", "there is none of this id") from None
+
+    # --- what happens
+
+    def _child_ended(self, pid: int, code: int) -> None:
+        owners: list[Container | Session] = [*self._containers.values(), *self._sessions.values()]
+        for owner in owners:
+            if owner.pid == pid:
+                owner.exited(code)
+                return
+
+    def _changed(self, container: Container) -> None:
+        event = Answer(event={"container": container.id, "state": container.status.state})
+        for connection in self._connections:
+            if connection.subscribed:
+                connection.send(event)
+        if container.ended:
+            self._clean_up_if_ended()
+
+    def _clean_up_if_ended(self) -> None:
+        """Where nobody takes care of what must follow the exit, have it done: by a program of its own."""
+        everything_ended = self._containers and all(one.ended for one in self._containers.values())
+        if self._cleanup and everything_ended and not self._caretakers:
+            self._cleanup = False
+            command = [sys.executable, "-m", "minirt", "system", "cleanup", self.sandbox_id]
+            os.posix_spawn(sys.executable, command, dict(os.environ))
+
+
+def listen(sandbox_id: str) -> socket.socket:
+    """Return the listening socket of a sandbox's shim. Raises OSError: the sandbox's directory is gone."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with short_address(sandbox_id) as address:
+        listener.bind(address)
+    listener.listen(64)
+    return listener
+
+
+def serve(sandbox_id: str, listener: socket.socket, last_cap: int, trace: str) -> None:
+    """Be a shim until Shutdown: the entry point of the zygote's child. ``trace`` is the journal's file."""
+    journal.stage = "shim"
+    journal.sink = None
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    os.setsid()
+    prctl.set_child_subreaper()
+    prctl.set_name("minirt-shim")
+    prctl.set_title(f"minirt-shim {sandbox_id}")
+    null = os.open("/dev/null", os.O_RDWR)
+    out = os.open(paths.sandbox_dir(sandbox_id) / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for number, fd in enumerate((null, out, out)):
+        os.dup2(fd, number)
+    fds.close_all_but({0, 1, 2, listener.fileno()})
+    os.chdir("/")
+    if trace:
+        journal.open_file(trace)
+    Shim(sandbox_id, listener, last_cap).run()

@@ -1,0 +1,145 @@
+"""Exec sessions: one more process in a running container.
+
+The stage joins all of init's namespaces through its pidfd, and clones the process into init's cgroup. Its stdio are the
+caller's own pipes, or a terminal whose master the caller gets: the shim copies nothing.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from minirt import journal
+from minirt.cgroups import lifecycle
+from minirt.errors import Conflict, MinirtError, ShimError
+from minirt.linux import process
+from minirt.linux.operation import Operation
+from minirt.namespaces.kinds import FLAGS
+from minirt.oci import executor, sync
+from minirt.oci.compile import compile_process
+from minirt.oci.spec import Process
+from minirt.shim.container import Container, Reply
+from minirt.shim.loop import Loop
+
+
+@dataclass(frozen=True)
+class JoinProcess(Operation[object]):
+    """Join the namespaces that a process is in. A PID namespace takes effect for the next child."""
+
+    pidfd: int
+    flags: int
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return "setns into the namespaces of the container's init"
+
+    def execute(self, context: object) -> None:
+        """Join them all at once."""
+        process.setns(self.pidfd, self.flags)
+
+
+class Session:
+    """One exec'd process. ``started`` is replied to once execve has succeeded or failed; waiters when it ends."""
+
+    def __init__(self, loop: Loop, session_id: str, container: Container, spec: Process, last_cap: int) -> None:
+        self.id = session_id
+        self.container = container
+        self.exit: dict[str, Any] | None = None
+        self.waiters: list[Reply] = []
+        self._loop = loop
+        self._spec = spec
+        self._inside = tuple(compile_process(spec, last_cap, console=False))
+        self._launched: executor.Launched | None = None
+        self._started: Reply | None = None
+        self._master = -1
+        self._error: MinirtError | None = None
+
+    @property
+    def pid(self) -> int:
+        """Return the process's host pid (0 before it exists)."""
+        return self._launched.pid if self._launched else 0
+
+    def start(self, stdio: tuple[int, int, int], started: Reply) -> None:
+        """Clone and execute it.
+
+        Raises:
+            Conflict: the container does not run, or is frozen (a clone into a frozen cgroup would hang).
+        """
+        container = self.container
+        if container.status.state != "running":
+            state = container.status.state
+            raise Conflict(f"exec in {container.id}", f"it is {state}", "only a running container can be exec'd into")
+        cgroup = container.plan.cgroup
+        if cgroup and lifecycle.is_frozen(cgroup):
+            raise Conflict(f"exec in {container.id}", "it is paused", "resume it first")
+        cgroup_fd = lifecycle.open_fd(lifecycle.entrance(cgroup, container.pid)) if cgroup else -1
+        flags = sum(FLAGS.values())
+        pidfd = process.pidfd_open(container.pid)
+        self._started = started
+        try:
+            stage = (JoinProcess(pidfd, flags),)
+            self._launched = executor.spawn(stage, 0, self._inside, stdio, cgroup_fd, "clone3 into the container")
+        finally:
+            os.close(pidfd)
+            if cgroup_fd >= 0:
+                os.close(cgroup_fd)
+        self._launched.sync.setblocking(False)
+        self._loop.watch(self._launched.sync.fileno(), self._on_sync)
+
+    def _on_sync(self) -> None:
+        while self._launched and self._launched.sync.fileno() >= 0:
+            try:
+                message, received = sync.receive(self._launched.sync)
+            except BlockingIOError:
+                return
+            if message is None:
+                self._close_sync()
+                if not self._error:
+                    self._answer({"pid": self.pid})
+                return
+            self._on_message(message, received)
+
+    def _on_message(self, message: dict[str, Any], received: list[int]) -> None:
+        assert self._launched
+        kind = message["type"]
+        if kind == "step" and journal.sink:
+            journal.sink(sync.record_of(message, self._launched.pid))
+        elif kind == "terminal":
+            self._master = received[0]
+        elif kind == "ready":
+            sync.send(self._launched.sync, {"type": "start"})
+        elif kind == "failed":
+            self._error = sync.failure(message, self._spec.args[0])
+
+    def signal(self, number: int) -> None:
+        """Send it a signal. Raises Conflict when it has ended."""
+        if self.exit or not self._launched:
+            raise Conflict(f"signal exec session {self.id}", "it has ended")
+        process.pidfd_send_signal(self._launched.pidfd, number)
+
+    def exited(self, code: int) -> None:
+        """Take its exit."""
+        self._on_sync()
+        self._close_sync()
+        if self._launched:
+            os.close(self._launched.pidfd)
+        self.exit = {"exit_code": code}
+        if self._started:
+            what = f"execute {self._spec.args[0]!r}"
+            reply, self._started = self._started, None
+            reply(self._error or ShimError(what, f"it ended with code {code} before execve", "try again"), [])
+        for reply in self.waiters:
+            reply(self.exit, [])
+        self.waiters = []
+
+    def _answer(self, ok: dict[str, Any]) -> None:
+        if self._started:
+            reply, self._started = self._started, None
+            reply(ok, [self._master] if self._master >= 0 else [])
+        if self._master >= 0:
+            os.close(self._master)
+            self._master = -1
+
+    def _close_sync(self) -> None:
+        if self._launched and self._launched.sync.fileno() >= 0:
+            self._loop.forget(self._launched.sync.fileno())
+            self._launched.sync.close()

@@ -1,0 +1,98 @@
+"""The zygote: a single-threaded process with everything imported, that forks shims.
+
+The command line forks it right after it has parsed its arguments, before anything can start a thread. It imports what
+a shim needs while the caller imports what the engine needs, and lives as long as its caller: a shim outlives both.
+
+    caller ──▶ zygote   {"sandbox": "4f2a…", "trace": ""}      make a shim for this sandbox
+    zygote ──▶ caller   {"pid": 1234}  or  {"error": {...}}    its socket can be connected to from now on
+"""
+
+import gc
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import msgspec
+
+from minirt import journal
+from minirt.errors import ShimError, StepFailed, from_wire
+from minirt.linux import fds
+
+
+class Zygote:
+    """The caller's handle of its zygote. Make it while the process has one thread."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.pid = os.fork()
+        if self.pid == 0:
+            ours.close()
+            _run(theirs)
+        theirs.close()
+        self._socket = ours
+
+    def spawn_shim(self, sandbox_id: str, trace: str = "") -> int:
+        """Return the pid of a new shim, that listens already. ``trace`` is the journal's file ("" for none).
+
+        Raises:
+            ShimError: the zygote is gone.
+            StepFailed: the shim's socket cannot be made.
+        """
+        fds.send(self._socket, msgspec.json.encode({"sandbox": sandbox_id, "trace": trace}))
+        data, _ = fds.receive(self._socket)
+        if not data:
+            raise ShimError("start a shim", "the zygote has ended", "try again")
+        answer = msgspec.json.decode(data)
+        if "error" in answer:
+            raise from_wire(answer["error"])
+        pid: int = answer["pid"]
+        return pid
+
+    def close(self) -> None:
+        """Let the zygote end."""
+        self._socket.close()
+        os.waitpid(self.pid, 0)
+
+
+def _run(requests: socket.socket) -> NoReturn:
+    try:
+        journal.stage = "zygote"
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        from minirt.security.capabilities import last_cap
+        from minirt.shim import server
+
+        known = last_cap()
+        gc.collect()
+        gc.freeze()
+        while data := fds.receive(requests)[0]:
+            request = msgspec.json.decode(data)
+            fds.send(requests, msgspec.json.encode(_spawn(requests, request, server, known)))
+    finally:
+        os._exit(0)
+
+
+def _spawn(requests: socket.socket, request: dict[str, str], server: Any, known: int) -> dict[str, Any]:
+    try:
+        listener = server.listen(request["sandbox"])
+    except OSError as error:
+        return {"error": StepFailed.from_os_error("make the shim's socket", error, stage="zygote").to_wire()}
+    pid = journal.step("fork", os.fork)
+    if pid == 0:
+        requests.close()
+        _shim(listener, request, server, known)
+    listener.close()
+    return {"pid": pid}
+
+
+def _shim(listener: socket.socket, request: dict[str, str], server: Any, known: int) -> NoReturn:
+    try:
+        server.serve(request["sandbox"], listener, known, request["trace"])
+        os._exit(0)
+    finally:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
