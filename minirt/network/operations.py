@@ -1,0 +1,251 @@
+"""The steps of attaching a sandbox, in the kernel's words. A plan is a list of these; ``bridge`` compiles it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+
+from minirt.errors import NetworkError
+from minirt.linux.fds import write_file
+from minirt.linux.operation import Operation
+from minirt.network import firewall
+from minirt.network.firewall import Firewall, Forward
+from minirt.network.rtnetlink import (
+    IFF_UP,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    RT_TABLE_MAIN,
+    Message,
+    Rtnetlink,
+)
+from minirt.network.settings import BridgeSettings, PortMapping
+
+AF_INET = 2
+RT_SCOPE_UNIVERSE = 0
+RTN_UNICAST = 1
+RTPROT_STATIC = 4
+SYSCTL = Path("/proc/sys/net")
+
+
+@dataclass(frozen=True)
+class HostContext:
+    """What the host's half of a plan needs: its netlink, its rules, and every host port that leads into a pod."""
+
+    host: Rtnetlink
+    firewall: Firewall
+    forwards: Sequence[Forward]
+
+
+@dataclass(frozen=True)
+class SandboxContext:
+    """What the sandbox's half of a plan needs: netlink on both sides, and a descriptor of the sandbox's namespace."""
+
+    host: Rtnetlink
+    inner: Rtnetlink
+    netns_fd: int
+
+
+@dataclass(frozen=True)
+class EnsureBridge(Operation[HostContext]):
+    """Make the bridge and give it its address, whatever of that is not done yet."""
+
+    settings: BridgeSettings
+
+    def describe(self) -> str:
+        """Return the operation in the kernel's words."""
+        bridge, gateway = self.settings.bridge, self.settings.gateway
+        return f"RTM_NEWLINK {bridge}: bridge, up, unless it is there; RTM_NEWADDR {gateway} on {bridge}"
+
+    def execute(self, context: HostContext, /) -> None:
+        """Do it.
+
+        Raises:
+            NetworkError: a route of the host leads into the subnet, or the interface there is not minirt's.
+        """
+        name, gateway = self.settings.bridge, self.settings.gateway
+        link = context.host.link(name)
+        if link is None:
+            self._refuse_overlap(context.host)
+            context.host.change(self._newlink())
+        elif (link.kind, link.mac) != ("bridge", self.settings.mac):
+            raise NetworkError(
+                f"use {name} as a bridge",
+                "there is an interface of that name that minirt did not make for this subnet",
+                "set MINIRT_BRIDGE to another name, or remove it: ip link delete " + name,
+            )
+        context.host.change(_newaddr(context.host.index(name), gateway, NLM_F_REPLACE))
+
+    def _newlink(self) -> Message:
+        attributes = {
+            "IFLA_IFNAME": self.settings.bridge,
+            "IFLA_ADDRESS": self.settings.mac,
+            "IFLA_MTU": self.settings.mtu,
+            "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge"},
+        }
+        return Message("RTM_NEWLINK", {"flags": IFF_UP, "change": IFF_UP}, attributes, NLM_F_CREATE | NLM_F_EXCL)
+
+    def _refuse_overlap(self, host: Rtnetlink) -> None:
+        for route in host.ask(Message("RTM_GETROUTE", {"family": AF_INET}, flags=NLM_F_DUMP)):
+            if route.get_attr("RTA_TABLE") != RT_TABLE_MAIN or not route.get_attr("RTA_DST"):
+                continue
+            there = IPv4Network(f"{route.get_attr('RTA_DST')}/{route['dst_len']}")
+            if there.overlaps(self.settings.subnet):
+                raise NetworkError(
+                    f"make bridge {self.settings.bridge}",
+                    f"its subnet {self.settings.subnet} overlaps the host's route to {there}",
+                    "set MINIRT_SUBNET to a free one, such as 10.99.0.0/16",
+                )
+
+
+@dataclass(frozen=True)
+class SetSysctl(Operation[HostContext]):
+    """Write a file below /proc/sys/net, unless it says so already or (IPv6) the kernel does not have it."""
+
+    key: str
+    value: str
+
+    def describe(self) -> str:
+        """Return the operation in the kernel's words."""
+        return f"write {self.value} to {SYSCTL / self.key}"
+
+    def execute(self, context: HostContext, /) -> None:
+        """Do it. Raises OSError: EROFS where /proc/sys is read-only."""
+        file = SYSCTL / self.key
+        if file.exists() and file.read_text().strip() != self.value:
+            write_file(str(file), self.value)
+
+
+@dataclass(frozen=True)
+class InstallNat(Operation[HostContext]):
+    """Put the bridge's nftables table in place: masquerading, and the host's ports that lead into pods."""
+
+    settings: BridgeSettings
+    ports: tuple[PortMapping, ...] = ()
+
+    def describe(self) -> str:
+        """Return the operation in the kernel's words."""
+        subnet = self.settings.subnet
+        leads = "".join(f"; dnat {port} to port {port.container_port}" for port in self.ports)
+        return f"nft table inet {self.settings.bridge}: masquerade from {subnet} to elsewhere{leads}"
+
+    def execute(self, context: HostContext, /) -> None:
+        """Do it. The table is one for all sandboxes, so it is rendered from all their leases."""
+        context.firewall.install(firewall.ruleset(self.settings, context.forwards))
+
+
+@dataclass(frozen=True)
+class AcceptForward(Operation[HostContext]):
+    """Let the bridge's traffic pass where iptables' FORWARD chain is in use, as docker makes it drop."""
+
+    bridge: str
+
+    def describe(self) -> str:
+        """Return the operation in the kernel's words."""
+        return f"iptables -I DOCKER-USER (else FORWARD) -i/-o {self.bridge} -j ACCEPT, where FORWARD is in use"
+
+    def execute(self, context: HostContext, /) -> None:
+        """Do it."""
+        context.firewall.accept(self.bridge)
+
+
+@dataclass(frozen=True)
+class CreateVeth(Operation[SandboxContext]):
+    """Make a veth pair: one end is a port of the bridge, the other is born in the sandbox's namespace."""
+
+    host_interface: str
+    bridge: str
+    interface: str
+    mac: str
+    mtu: int
+
+    def describe(self) -> str:
+        """Return the operation in the kernel's words."""
+        return (
+            f"RTM_NEWLINK {self.host_interface}: veth, master {self.bridge}, up; "
+            f"peer {self.interface} {self.mac} in the sandbox's network namespace"
+        )
+
+    def execute(self, context: SandboxContext, /) -> None:
+        """Do it. Raises OSError: EEXIST, one of the two names is taken; ENODEV, the bridge is gone."""
+        peer = {
+            "IFLA_IFNAME": self.interface,
+            "IFLA_ADDRESS": self.mac,
+            "IFLA_MTU": self.mtu,
+            "IFLA_NET_NS_FD": context.netns_fd,
+        }
+        attributes = {
+            "IFLA_IFNAME": self.host_interface,
+            "IFLA_MTU": self.mtu,
+            "IFLA_MASTER": context.host.index(self.bridge),
+            "IFLA_LINKINFO": {"IFLA_INFO_KIND": "veth", "IFLA_INFO_DATA": {"VETH_INFO_PEER": peer}},
+        }
+        fields = {"flags": IFF_UP, "change": IFF_UP}
+        context.host.change(Message("RTM_NEWLINK", fields, attributes, NLM_F_CREATE | NLM_F_EXCL))
+
+
+@dataclass(frozen=True)
+class AddAddress(Operation[SandboxContext]):
+    """Give the sandbox's interface its address."""
+
+    interface: str
+    address: IPv4Interface
+
+    def describe(self) -> str:
+        """Return the operation in the kernel's words."""
+        return f"RTM_NEWADDR {self.address} on {self.interface}, in the sandbox"
+
+    def execute(self, context: SandboxContext, /) -> None:
+        """Do it."""
+        context.inner.change(_newaddr(context.inner.index(self.interface), self.address, NLM_F_EXCL))
+
+
+@dataclass(frozen=True)
+class SetUp(Operation[SandboxContext]):
+    """Set the sandbox's interface up."""
+
+    interface: str
+
+    def describe(self) -> str:
+        """Return the operation in the kernel's words."""
+        return f"RTM_SETLINK {self.interface}: up, in the sandbox"
+
+    def execute(self, context: SandboxContext, /) -> None:
+        """Do it."""
+        fields = {"flags": IFF_UP, "change": IFF_UP}
+        context.inner.change(Message("RTM_SETLINK", fields, {"IFLA_IFNAME": self.interface}))
+
+
+@dataclass(frozen=True)
+class AddRoute(Operation[SandboxContext]):
+    """Send what the sandbox has no other route for to the bridge."""
+
+    gateway: IPv4Address
+
+    def describe(self) -> str:
+        """Return the operation in the kernel's words."""
+        return f"RTM_NEWROUTE default via {self.gateway}, in the sandbox"
+
+    def execute(self, context: SandboxContext, /) -> None:
+        """Do it. Raises OSError: ENETUNREACH, no interface that is up has the gateway in its subnet."""
+        fields = {
+            "family": AF_INET,
+            "table": RT_TABLE_MAIN,
+            "proto": RTPROT_STATIC,
+            "scope": RT_SCOPE_UNIVERSE,
+            "type": RTN_UNICAST,
+        }
+        context.inner.change(
+            Message("RTM_NEWROUTE", fields, {"RTA_GATEWAY": str(self.gateway)}, NLM_F_CREATE | NLM_F_EXCL)
+        )
+
+
+def _newaddr(index: int, address: IPv4Interface, flag: int) -> Message:
+    fields = {"family": AF_INET, "prefixlen": address.network.prefixlen, "index": index}
+    attributes = {
+        "IFA_LOCAL": str(address.ip),
+        "IFA_ADDRESS": str(address.ip),
+        "IFA_BROADCAST": str(address.network.broadcast_address),
+    }
+    return Message("RTM_NEWADDR", fields, attributes, NLM_F_CREATE | flag)

@@ -1,0 +1,62 @@
+"""What attaching a sandbox takes, as a list of operations: pure, so that ``--dry-run`` can print it."""
+
+import hashlib
+from collections.abc import Sequence
+from ipaddress import IPv4Interface
+
+from minirt.linux.operation import Operation
+from minirt.network.operations import (
+    AcceptForward,
+    AddAddress,
+    AddRoute,
+    CreateVeth,
+    EnsureBridge,
+    HostContext,
+    InstallNat,
+    SandboxContext,
+    SetSysctl,
+    SetUp,
+)
+from minirt.network.settings import BridgeSettings, PortMapping, mac_of
+
+INTERFACE = "eth0"
+"""The name of every sandbox's own interface, as kubelets and people expect it."""
+
+
+Plan = list[Operation[HostContext] | Operation[SandboxContext]]
+
+
+def plan_attach(
+    sandbox_id: str, address: IPv4Interface, settings: BridgeSettings, ports: Sequence[PortMapping] = ()
+) -> Plan:
+    """Return the steps that attach a sandbox to the bridge under ``address``."""
+    return [*plan_bridge(settings, ports), *plan_veth(sandbox_id, address, settings)]
+
+
+def plan_bridge(settings: BridgeSettings, ports: Sequence[PortMapping] = ()) -> list[Operation[HostContext]]:
+    """Return the steps on the host. Each leaves alone what is in place already."""
+    bridge = settings.bridge
+    return [
+        EnsureBridge(settings),
+        SetSysctl("ipv4/ip_forward", "1"),
+        # A pod could otherwise announce itself to the host as its IPv6 router (CVE-2020-10749).
+        SetSysctl(f"ipv6/conf/{bridge}/accept_ra", "0"),
+        *([SetSysctl(f"ipv4/conf/{bridge}/route_localnet", "1")] if ports else []),
+        InstallNat(settings, tuple(ports)),
+        AcceptForward(bridge),
+    ]
+
+
+def plan_veth(sandbox_id: str, address: IPv4Interface, settings: BridgeSettings) -> list[Operation[SandboxContext]]:
+    """Return the steps that are one sandbox's own."""
+    return [
+        CreateVeth(veth_name(sandbox_id), settings.bridge, INTERFACE, mac_of(address.ip), settings.mtu),
+        AddAddress(INTERFACE, address),
+        SetUp(INTERFACE),
+        AddRoute(settings.gateway.ip),
+    ]
+
+
+def veth_name(sandbox_id: str) -> str:
+    """Return the name of the host's end of a sandbox's veth pair: 15 characters, as many as the kernel takes."""
+    return "veth" + hashlib.sha256(sandbox_id.encode()).hexdigest()[:11]
