@@ -52,16 +52,21 @@ class SetRlimit(Operation[Warns]):
         return f"prlimit64 {self.type} soft {_limit(self.soft)} hard {_limit(self.hard)}"
 
     def execute(self, context: Warns, /) -> None:
-        """Set it; warn and go on where it is above minirt's own hard limit (EPERM: no CAP_SYS_RESOURCE)."""
+        """Set it; above minirt's own hard limit (EPERM: no CAP_SYS_RESOURCE), warn and go as high as that."""
         kind = RLIMITS[self.type]
         try:
-            journal.step("prlimit64", resource.prlimit, 0, kind, (_native(self.soft), _native(self.hard)))
-        except (PermissionError, ValueError):
-            most = _limit(resource.getrlimit(kind)[1])
+            _prlimit(kind, self.soft, self.hard)
+        except PermissionError:
+            most = resource.getrlimit(kind)[1]
+            _prlimit(kind, min(self.soft, most), most)
             context.warn(
-                f"cannot set {self.type} to {_limit(self.hard)}: minirt has no CAP_SYS_RESOURCE here, and may only lower "
-                f"it (the container runs with {most})"
+                f"cannot set {self.type} to {_limit(self.hard)}: minirt has no CAP_SYS_RESOURCE here, and may only "
+                f"lower it (the container runs with {most})"
             )
+
+
+def _prlimit(kind: int, soft: int, hard: int) -> None:
+    journal.step("prlimit64", resource.prlimit, 0, kind, (_native(soft), _native(hard)))
 
 
 def _native(limit: int) -> int:

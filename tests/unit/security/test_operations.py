@@ -58,5 +58,5 @@ def test_oom_score_adj_out_of_range(value: int) -> None:
 
 def test_an_rlimit_is_set_as_it_was() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    SetRlimit("RLIMIT_CORE", soft % 2**64, hard % 2**64).execute(None)
+    SetRlimit("RLIMIT_CORE", soft % 2**64, hard % 2**64).execute(Listener())
     assert resource.getrlimit(resource.RLIMIT_CORE) == (soft, hard)
