@@ -220,7 +220,7 @@ def _security(path: str, security: SecurityContext) -> Iterator[Problem]:
             elif not _CAPABILITY.fullmatch(name):
                 yield Problem(at, f"{name!r} is not a capability's name", "write NET_ADMIN, or ALL")
     if security.allow_privilege_escalation is False and (
-        security.privileged or {"SYS_ADMIN", "ALL"} & set(security.capabilities.add)
+        security.privileged or "SYS_ADMIN" in security.capabilities.add
     ):
         why = "false has no meaning for a container that is privileged or has SYS_ADMIN"
         yield Problem(f"{path}.allowPrivilegeEscalation", why, "remove one of them")

@@ -1,0 +1,45 @@
+"""The end of a pod: its containers stopped in parallel within their grace, then its sandboxes and its volumes gone."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from minirt.crimessages import api_pb2 as cri
+from minirt.engine.podface import PodFace
+from minirt.kubelet import pods, volumes
+from minirt.kubelet.pods import Actual
+
+MIN_GRACE_S = 2
+"""A container gets at least this long, whatever its manifest says."""
+
+
+def stop(face: PodFace, actual: Actual, grace_s: int) -> None:
+    """Stop a pod: every running container at the same time, with ``grace_s`` seconds for each, then the sandboxes.
+
+    Raises:
+        MinirtError: the runtime could not stop one; the others have been stopped all the same.
+    """
+    alive = [each.id for group in actual.containers for each in group if pods.running(each)]
+    grace_s = max(grace_s, MIN_GRACE_S)
+    if alive:
+        with ThreadPoolExecutor(len(alive)) as pool:
+            calls = [pool.submit(_stop_container, face, each, grace_s) for each in alive]
+        for call in calls:
+            call.result()
+    for sandbox in actual.sandboxes:
+        face.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox.id))
+
+
+def _stop_container(face: PodFace, container_id: str, grace_s: int) -> None:
+    face.StopContainer(cri.StopContainerRequest(container_id=container_id, timeout=grace_s))
+
+
+def remove(face: PodFace, uid: str) -> None:
+    """Remove a pod, running or not, with its volumes. What is gone already is no error; its logs stay.
+
+    Raises:
+        MinirtError: the runtime or the kernel refused; calling it again goes on from there.
+    """
+    actual = pods.look(face, uid)
+    for sandbox in actual.sandboxes:
+        face.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox.id))
+        face.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox.id))
+    volumes.remove(uid)
