@@ -13,6 +13,7 @@ import pytest
 from tests import isolation, leaks, requirements
 from tests.command import Minirt
 
+pytest_plugins = ["tests.peers.fixtures"]
 REPOSITORY = Path(__file__).parents[1]
 PRIVILEGED = os.geteuid() == 0
 

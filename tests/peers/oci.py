@@ -1,0 +1,73 @@
+"""OCI runtimes as commands: runc, crun and our own, told the same words; and bundles for them.
+
+crun 1.8 refuses a machine with hybrid cgroups. There it is given a mount namespace where /sys/fs/cgroup is cgroup v2
+alone (each call has its own: what crun knows of a container is in files), and bundles without limits and rlimits.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.peers.daemon import output, run
+
+PURE_CGROUP2 = ("unshare", "--mount", "--propagation", "private", "sh", "-euc")
+MOUNT_AND_RUN = 'mount -t cgroup2 none /sys/fs/cgroup; exec "$0" "$@"'
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """An OCI runtime with a state directory of its own."""
+
+    program: tuple[str, ...]
+    state: Path
+
+    def command(self, *words: str | Path) -> list[str | Path]:
+        """Return the command line of ``runtime words…``."""
+        return [*self.program, "--root", self.state, *words]
+
+    def __call__(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run ``runtime words…`` to its end."""
+        return run(*self.command(*words))
+
+    def status(self, container: str) -> str:
+        """Return what ``state`` says of a container: created, running, stopped."""
+        return str(json.loads(output(*self.command("state", container)))["status"])
+
+
+def runc(state: Path) -> Runtime:
+    """Return runc."""
+    return Runtime(("runc",), state)
+
+
+def crun(state: Path) -> Runtime:
+    """Return crun, in a mount namespace for each call where this machine's cgroups are hybrid."""
+    return Runtime((*PURE_CGROUP2, MOUNT_AND_RUN, "crun") if is_hybrid() else ("crun",), state)
+
+
+def minirt(state: Path) -> Runtime:
+    """Return this project's own."""
+    return Runtime((str(Path(sys.executable).with_name("minirt-oci")),), state)
+
+
+def is_hybrid() -> bool:
+    """Say whether /sys/fs/cgroup holds the controllers of cgroup v1, and v2 elsewhere."""
+    return not Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+
+def bundle(directory: Path, root: Path, *command: str, **changes: Any) -> Path:
+    """Make a bundle of ``runc spec``'s config.json that runs ``command`` in ``root``, on any machine and runtime.
+
+    ``changes`` replace whole keys of the configuration (``hostname="x"``).
+    """
+    directory.mkdir(parents=True)
+    output("runc", "spec", "--bundle", directory)
+    config: dict[str, Any] = json.loads((directory / "config.json").read_text())
+    config["process"] |= {"terminal": False, "args": list(command)}
+    config["process"].pop("rlimits", None)
+    config["root"] = {"path": str(root), "readonly": False}
+    config["linux"].pop("resources", None)
+    (directory / "config.json").write_text(json.dumps(config | changes))
+    return directory
