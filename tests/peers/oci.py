@@ -7,6 +7,7 @@ alone (each call has its own: what crun knows of a container is in files), and b
 import json
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,18 @@ class Runtime:
     def __call__(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         """Run ``runtime words…`` to its end."""
         return run(*self.command(*words))
+
+    def detached(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run ``runtime words…`` for a container that outlives the call, and keeps the stdio that it is given.
+
+        Only what the runtime itself writes to stderr is in the answer, when it has failed.
+        """
+        with tempfile.TemporaryFile("w+") as errors:
+            done = subprocess.run(
+                self.command(*words), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, check=False
+            )
+            errors.seek(0)
+            return subprocess.CompletedProcess(done.args, done.returncode, "", errors.read())
 
     def status(self, container: str) -> str:
         """Return what ``state`` says of a container: created, running, stopped."""
