@@ -1,0 +1,169 @@
+"""From what was asked for and what the image says to an OCI runtime spec. Pure: docker's and containerd's defaults.
+
+Source: moby's oci/defaults.go and containerd's pkg/cri/opts for the values; docs/glossary.md for the words.
+"""
+
+import os
+from pathlib import Path
+
+from minirt import paths
+from minirt.engine.records import ContainerConfig, SandboxRecord, Volume
+from minirt.engine.users import Identity
+from minirt.images.image import ImageConfig
+from minirt.errors import InvalidInput
+from minirt.oci.compile import DEFAULT_PATH
+from minirt.oci.spec import VERSION, Capabilities, Device, Linux, Mount, Namespace, Process, Root, Spec, User
+from minirt.pod.sandbox import pin_path
+from minirt.security.capabilities import capability_sets
+
+MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+SHARED_FILES = ("hosts", "hostname", "resolv.conf")
+
+
+def compile_container(
+    config: ContainerConfig,
+    container_id: str,
+    sandbox: SandboxRecord,
+    image: ImageConfig,
+    identity: Identity,
+    held: frozenset[str],
+    devices: tuple[Device, ...] = (),
+) -> Spec:
+    """Return the spec of a container of a sandbox.
+
+    ``identity`` is who it runs as; ``held`` are the capabilities that can be given; ``devices`` the host's, for a
+    privileged container.
+
+    Raises:
+        InvalidInput: nothing to execute, or capabilities that make no sense.
+    """
+    security = config.security
+    privileged = security.privileged
+    sets = capability_sets(
+        security.add,
+        security.drop,
+        held=held,
+        privileged=privileged,
+        uid=identity.uid,
+        ambient=security.ambient,
+    )
+    process = Process(
+        args=command_of(config, image),
+        cwd=config.cwd or image.working_dir or "/",
+        env=environment(config, image, sandbox, identity),
+        user=User(uid=identity.uid, gid=identity.gid, additional_gids=identity.groups),
+        terminal=config.terminal,
+        capabilities=Capabilities(sets.bounding, sets.effective, sets.permitted, sets.inheritable, sets.ambient),
+        rlimits=config.rlimits,
+        no_new_privileges=security.no_new_privileges,
+        oom_score_adj=config.oom_score_adj,
+    )
+    masked = MASKED if security.masked is None else security.masked
+    readonly = READONLY if security.readonly is None else security.readonly
+    return Spec(
+        oci_version=VERSION,
+        process=process,
+        root=Root("rootfs", readonly=security.readonly_rootfs),
+        hostname=sandbox.config.hostname,
+        mounts=mounts(config, sandbox),
+        linux=Linux(
+            namespaces=namespaces(sandbox),
+            cgroups_path=f"{sandbox.config.cgroup}/{container_id}",
+            resources=config.resources,
+            devices=(*config.devices, *(devices if privileged else ())),
+            masked_paths=() if privileged else masked,
+            readonly_paths=() if privileged else readonly,
+        ),
+        annotations=config.annotations,
+    )
+
+
+def command_of(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:
+    """Return argv: a ``command`` of one's own replaces all of the image's, ``args`` only its arguments."""
+    if config.command:
+        args = config.command + config.args
+    else:
+        args = image.entrypoint + (config.args or image.cmd)
+    if not args:
+        raise InvalidInput(
+            f"start {config.name}", f"neither it nor the image {config.image} names a command", "name one"
+        )
+    return args
+
+
+def environment(
+    config: ContainerConfig, image: ImageConfig, sandbox: SandboxRecord, identity: Identity
+) -> tuple[str, ...]:
+    """Return the environment: docker's defaults, the image's over them, one's own over these."""
+    found = {"PATH": DEFAULT_PATH, "HOSTNAME": sandbox.config.hostname, "HOME": identity.home}
+    if config.terminal:
+        found["TERM"] = "xterm"
+    found |= dict(entry.partition("=")[::2] for entry in image.env)
+    return tuple(f"{key}={value}" for key, value in (found | dict(config.env)).items())
+
+
+def namespaces(sandbox: SandboxRecord) -> tuple[Namespace, ...]:
+    """Return a container's namespaces: its own, and those of the pod by the paths they are pinned at."""
+    directory = str(paths.sandbox_dir(sandbox.id))
+    shared = [Namespace(kind, pin_path(directory, kind)) for kind in shared_kinds(sandbox.config.network, sandbox)]  # type: ignore[arg-type]
+    own = [Namespace("mount"), Namespace("cgroup")]
+    if sandbox.config.pid == "private":
+        own.append(Namespace("pid"))
+    elif sandbox.config.pid == "pod":
+        own.append(Namespace("pid", pin_path(directory, "pid")))
+    return (*own, *shared)
+
+
+def shared_kinds(network: str, sandbox: SandboxRecord) -> tuple[str, ...]:
+    """Return the kinds of namespace that a sandbox pins: with the host's network its host name is the host's too."""
+    kinds = () if network == "host" else ("network", "uts")
+    return (*kinds, "ipc") if sandbox.config.ipc != "host" else kinds
+
+
+def mounts(config: ContainerConfig, sandbox: SandboxRecord) -> tuple[Mount, ...]:
+    """Return what is mounted: the kernel's file systems, the pod's files, then the user's volumes, parents first."""
+    directory = paths.sandbox_dir(sandbox.id)
+    access = "rw" if config.security.privileged else "ro"
+    quiet = ("nosuid", "noexec", "nodev")
+    shm = "/dev/shm" if sandbox.config.ipc == "host" else str(directory / "shm")
+    found = [
+        Mount("/proc", "proc", "proc", quiet),
+        Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
+        Mount(
+            "/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
+        ),
+        Mount("/sys", "sysfs", "sysfs", (*quiet, access)),
+        Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*quiet, "relatime", access)),
+        Mount("/dev/mqueue", "mqueue", "mqueue", quiet),
+        Mount("/dev/shm", "bind", shm, ("rbind", *quiet)),
+    ]
+    taken = {os.path.normpath(volume.destination) for volume in config.volumes}
+    for name in SHARED_FILES:
+        if f"/etc/{name}" not in taken:
+            found.append(Mount(f"/etc/{name}", "bind", str(directory / name), ("rbind", "rprivate")))
+    found = [mount for mount in found if mount.destination not in taken]
+    return (*found, *(_volume(volume) for volume in sorted(config.volumes, key=_depth)))
+
+
+def _depth(volume: Volume) -> int:
+    return Path(volume.destination).as_posix().rstrip("/").count("/")
+
+
+def _volume(volume: Volume) -> Mount:
+    options = ("rbind", f"r{volume.propagation}", *(("ro",) if volume.readonly else ()))
+    return Mount(volume.destination, "bind", volume.source, options)

@@ -1,0 +1,245 @@
+"""Containers: the engine's lower floor, on OCI specs. ``minirt run`` and the pod face both stand on it.
+
+    create   layer, spec, record        nothing of the kernel's yet: state "created"
+    start    shim: cgroup, clone3, gate, execve
+    stop     stop signal, grace, cgroup.kill
+    remove   kill if told to, then layer, record, name
+
+A container's state is what its status file says, checked against the process itself (see ``status``).
+"""
+
+import contextlib
+import os
+import time
+
+from minirt import paths
+from minirt.cgroups import lifecycle
+from minirt.cgroups import tree as cgroup_tree
+from minirt.engine import leftovers, signals, store, users
+from minirt.engine.compile import compile_container
+from minirt.engine.devices import host_devices
+from minirt.engine.records import ContainerConfig, ContainerRecord, SandboxRecord
+from minirt.errors import Conflict, MinirtError, ShimError
+from minirt.images.image import Image
+from minirt.images.snapshots import Overlay, Snapshots
+from minirt.oci import spec as specs
+from minirt.oci.spec import Spec
+from minirt.security.capabilities import held_here
+from minirt.shim import protocol
+from minirt.shim import status as statuses
+from minirt.shim.client import ShimClient
+from minirt.shim.status import UNKNOWN_CODE, Status
+
+CREATED = Status(state="created")
+
+
+def create(sandbox: SandboxRecord, config: ContainerConfig, image: Image, container_id: str) -> ContainerRecord:
+    """Make a container of a sandbox, ready to be started; on any failure nothing of it is left.
+
+    Raises:
+        Conflict: the sandbox is not ready.
+        InvalidInput: a user the image does not know, nothing to execute, capabilities that make no sense.
+    """
+    if sandbox.state != "ready":
+        raise Conflict(f"create {config.name}", f"sandbox {sandbox.id} is {sandbox.state}", "make a new sandbox")
+    directory = paths.container_dir(container_id)
+    record = ContainerRecord(
+        id=container_id,
+        sandbox_id=sandbox.id,
+        config=config,
+        boot_id=paths.boot_id(),
+        image_id=image.id,
+        created_at=time.time_ns(),
+        cgroup=f"{sandbox.config.cgroup}/{container_id}",
+        log_path=config.log_path or str(paths.logs_dir() / container_id / "0.log"),
+        stop_signal=signals.number_of(config.stop_signal or image.config.stop_signal or "TERM"),
+        owner=sandbox.config.owner,
+    )
+    with contextlib.ExitStack() as undo:
+        undo.callback(leftovers.forget_container, record)
+        overlay = Snapshots(paths.data_root()).prepare(container_id, image)
+        (directory / "rootfs").mkdir(parents=True, mode=0o711)
+        spec = spec_of(config, container_id, sandbox, image, overlay)
+        specs.save(spec, directory / "config.json")
+        store.save(record)
+        undo.pop_all()
+    return record
+
+
+def spec_of(config: ContainerConfig, container_id: str, sandbox: SandboxRecord, image: Image, overlay: Overlay) -> Spec:
+    """Return the OCI spec of a container that is to be; nothing is touched."""
+    security = config.security
+    identity = users.resolve(
+        security.user or image.config.user, overlay.lowers, security.groups, image_groups=security.image_groups
+    )
+    devices = host_devices() if security.privileged else ()
+    return compile_container(config, container_id, sandbox, image.config, identity, held_here(), devices)
+
+
+def start(record: ContainerRecord) -> dict[str, object]:
+    """Start it; return once execve has succeeded, with {"pid", "warnings"}.
+
+    Raises:
+        Conflict: it has been started before.
+        CommandNotFound, NotExecutable: the command.
+        StepFailed: the kernel refused a step.
+        ShimError: the sandbox's shim is gone.
+    """
+    with ShimClient(record.sandbox_id) as shim:
+        return start_with(shim, record)
+
+
+def start_with(shim: ShimClient, record: ContainerRecord) -> dict[str, object]:
+    """Start it over a connection that is there already."""
+    prepared = bring_to_gate(shim, record)
+    shim.call(protocol.Start(container=record.id))
+    return prepared
+
+
+def bring_to_gate(shim: ShimClient, record: ContainerRecord) -> dict[str, object]:
+    """Have the shim set everything up short of the execve; output can be attached to before ``Start``."""
+    state = status(record).state
+    if statuses.read(record.id) is not None:
+        raise Conflict(f"start {record.config.name}", f"it is {state}", "a container starts once: create another")
+    overlay = Snapshots(paths.data_root()).get(record.id)
+    request = protocol.Create(
+        container=record.id,
+        bundle=str(paths.container_dir(record.id)),
+        overlay=protocol.Overlay(tuple(map(str, overlay.lowers)), str(overlay.upper), str(overlay.work)),
+        stdin=record.config.stdin,
+        log_path=record.log_path,
+    )
+    return shim.call(request)
+
+
+def status(record: ContainerRecord) -> Status:
+    """Return its state as it is now; an exit that nobody saw is "exited", code 255, reason Unknown."""
+    found = statuses.read(record.id)
+    if found is None:
+        return CREATED
+    if found.state == "exited" or found.is_alive():
+        return found
+    with contextlib.suppress(MinirtError), ShimClient(record.sandbox_id) as shim:
+        shim.call(protocol.Wait(container=record.id))
+    again = statuses.read(record.id) or found
+    if again.state != "exited":
+        message = "its shim had ended, so nobody saw the exit"
+        again = again.exited(UNKNOWN_CODE, "Unknown", message)
+        with contextlib.suppress(FileNotFoundError):
+            statuses.write(record.id, again)
+    return again
+
+
+def stop(record: ContainerRecord, grace_s: float) -> None:
+    """Send the stop signal, wait ``grace_s`` seconds, kill the cgroup; one that does not run is fine."""
+    if status(record).state == "exited":
+        return
+    try:
+        with ShimClient(record.sandbox_id) as shim:
+            shim.call(protocol.Stop(container=record.id, signal=record.stop_signal, grace_s=grace_s))
+    except MinirtError:
+        _stop_without_shim(record, grace_s)
+
+
+def _stop_without_shim(record: ContainerRecord, grace_s: float) -> None:
+    """Do the same from here where the shim is dead; a container that never ran has nothing to stop."""
+    found = statuses.read(record.id)
+    if found is None or not found.is_alive():
+        return
+    cgroup = cgroup_tree.find().at(record.cgroup)
+    if grace_s > 0:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found.pid, record.stop_signal)
+        deadline = time.monotonic() + grace_s
+        while found.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
+    lifecycle.kill(cgroup)
+
+
+def kill(record: ContainerRecord, number: int) -> None:
+    """Send a signal to its init.
+
+    Raises:
+        Conflict: it does not run.
+    """
+    found = status(record)
+    if found.state != "running":
+        raise Conflict(f"kill {record.config.name}", f"it is {found.state}", "see minirt ps -a")
+    try:
+        with ShimClient(record.sandbox_id) as shim:
+            shim.call(protocol.Kill(container=record.id, signal=number))
+    except ShimError:
+        os.kill(found.pid, number)
+
+
+def wait(record: ContainerRecord) -> Status:
+    """Wait until it has ended, and return how. A container that was never started is waited for, too."""
+    with contextlib.suppress(ShimError):
+        with ShimClient(record.sandbox_id) as shim:
+            shim.call(protocol.Wait(container=record.id))
+    return _wait_without_shim(record)
+
+
+def _wait_without_shim(record: ContainerRecord) -> Status:
+    found = status(record)
+    while found.state in {"running", "created"} and found.pid:
+        time.sleep(0.05)
+        found = status(record)
+    return found
+
+
+def remove(record: ContainerRecord, *, force: bool = False) -> None:
+    """Remove a container; one that is gone is fine.
+
+    Raises:
+        Conflict: it runs, and ``force`` is not given.
+    """
+    found = status(record)
+    if found.state == "running" and not force:
+        raise Conflict(f"remove {record.config.name}", "it is running", "stop it first, or use --force")
+    if found.state != "exited" and found.pid:
+        stop(record, 0)
+    with contextlib.suppress(MinirtError), ShimClient(record.sandbox_id) as shim:
+        shim.call(protocol.Delete(container=record.id))
+    cgroup = cgroup_tree.find().at(record.cgroup)
+    lifecycle.kill(cgroup)
+    lifecycle.remove(cgroup)
+    leftovers.forget_container(record)
+
+
+def exec_process(
+    record: ContainerRecord,
+    args: tuple[str, ...],
+    *,
+    terminal: bool = False,
+    env: tuple[tuple[str, str], ...] = (),
+    cwd: str = "",
+    user: str = "",
+    privileged: bool = False,
+) -> specs.Process:
+    """Return the process that an exec of ``args`` is: the container's own, with what is given in its place."""
+    import msgspec
+
+    bundle = paths.container_dir(record.id)
+    spec = specs.load(bundle / "config.json")
+    found = spec.process
+    changed = {key for key, _ in env}
+    kept = [entry for entry in found.env if entry.partition("=")[0] not in changed]
+    sets, who = found.capabilities, found.user
+    if user:
+        identity = users.resolve(user, Snapshots(paths.data_root()).get(record.id).lowers)
+        who = specs.User(uid=identity.uid, gid=identity.gid, additional_gids=identity.groups)
+        active = sets.bounding if identity.uid == 0 else ()
+        sets = specs.Capabilities(sets.bounding, active, active)
+    if privileged:
+        everything = tuple(sorted(held_here()))
+        sets = specs.Capabilities(everything, everything, everything)
+    return msgspec.structs.replace(
+        found,
+        args=args,
+        terminal=terminal,
+        env=(*kept, *(f"{key}={value}" for key, value in env), *(("TERM=xterm",) if terminal else ())),
+        cwd=cwd or found.cwd,
+        user=who,
+        capabilities=sets,
+    )

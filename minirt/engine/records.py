@@ -1,0 +1,136 @@
+"""What is known of sandboxes and containers: their configurations as asked for, and their records on disk.
+
+    sandboxes/<id>/sandbox.json       written by the engine under the sandbox's lock
+    containers/<id>/container.json    written by the engine, once
+    containers/<id>/status.json       written by the container's shim (shim/status.py)
+
+Every record carries the boot id: what another boot left in /run is stale, and swept.
+"""
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+from minirt.cgroups.resources import Resources
+from minirt.oci.spec import Device, Rlimit
+
+Mode = Literal["private", "pod", "host"]
+Network = Literal["none", "host", "bridge"]
+
+
+class Port(Struct, frozen=True, omit_defaults=True):
+    """A port of the host that leads to one of the pod."""
+
+    container_port: int
+    host_port: int
+    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+    host_ip: str = ""
+
+
+class SandboxConfig(Struct, frozen=True, omit_defaults=True):
+    """A sandbox as asked for. ``owner`` is who lists it: ``cli``, ``cri``, or a kubelet's name.
+
+    ``dns_servers`` empty: the host's resolv.conf. ``single``: it ends with its one container (``minirt run``).
+    """
+
+    name: str
+    uid: str
+    namespace: str = "default"
+    attempt: int = 0
+    owner: str = "cli"
+    hostname: str = ""
+    network: Network = "bridge"
+    pid: Mode = "private"
+    ipc: Mode = "pod"
+    cgroup: str = ""
+    resources: Resources = Resources()
+    sysctls: dict[str, str] = field(default_factory=dict)
+    dns_servers: tuple[str, ...] = ()
+    dns_searches: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    ports: tuple[Port, ...] = ()
+    shm_bytes: int = 64 << 20
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    log_directory: str = ""
+    single: bool = False
+    trace: bool = False
+
+
+class Volume(Struct, frozen=True, omit_defaults=True):
+    """A file or directory of the host, shown in the container."""
+
+    source: str
+    destination: str
+    readonly: bool = False
+    propagation: Literal["private", "slave"] = "private"
+
+
+class Security(Struct, frozen=True, omit_defaults=True):
+    """What the container may do. ``user`` is ``uid``, ``name``, each with ``:group``; "" is the image's."""
+
+    user: str = ""
+    groups: tuple[int, ...] = ()
+    image_groups: bool = True
+    add: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    ambient: tuple[str, ...] = ()
+    privileged: bool = False
+    readonly_rootfs: bool = False
+    no_new_privileges: bool = False
+    masked: tuple[str, ...] | None = None
+    readonly: tuple[str, ...] | None = None
+
+
+class ContainerConfig(Struct, frozen=True, omit_defaults=True):
+    """A container as asked for. ``command`` replaces the image's entrypoint, ``args`` its arguments."""
+
+    name: str
+    image: str
+    attempt: int = 0
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = ""
+    volumes: tuple[Volume, ...] = ()
+    devices: tuple[Device, ...] = ()
+    security: Security = Security()
+    resources: Resources = Resources()
+    rlimits: tuple[Rlimit, ...] = ()
+    oom_score_adj: int | None = None
+    terminal: bool = False
+    stdin: bool = False
+    stdin_once: bool = False
+    stop_signal: str = ""
+    log_path: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    remove_after_exit: bool = False
+
+
+class SandboxRecord(Struct, frozen=True, omit_defaults=True):
+    """A sandbox on disk. ``creator`` is who makes it (pid, start time); "creating" with a dead creator is half made."""
+
+    id: str
+    config: SandboxConfig
+    boot_id: str
+    state: Literal["creating", "ready", "stopped"]
+    created_at: int
+    creator: tuple[int, int] = (0, 0)
+    address: str = ""
+
+
+class ContainerRecord(Struct, frozen=True, omit_defaults=True):
+    """A container on disk."""
+
+    id: str
+    sandbox_id: str
+    config: ContainerConfig
+    boot_id: str
+    image_id: str
+    created_at: int
+    cgroup: str
+    log_path: str
+    stop_signal: int = 15
+    owner: str = "cli"

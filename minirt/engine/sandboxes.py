@@ -1,0 +1,218 @@
+"""Sandboxes: what a pod's containers share, made, stopped and removed.
+
+    run     record "creating" ─ shim ─ cgroup, namespaces ─ address ─ /etc files ─ record "ready"
+    stop    containers killed ─ address given back ─ namespaces unpinned ─ shim ended ─ cgroup removed ─ "stopped"
+    remove  stop ─ containers' layers and records ─ the directory
+
+Each step of stop and remove is fine with what is gone already, and needs no living shim: so they also undo a run that
+failed half way, whoever died in it.
+"""
+
+import contextlib
+import os
+import secrets
+import socket
+import time
+from pathlib import Path
+
+from msgspec import structs
+
+from minirt import journal, paths
+from minirt.cgroups import lifecycle
+from minirt.cgroups import tree as cgroup_tree
+from minirt.engine import leftovers, store
+from minirt.engine.compile import shared_kinds
+from minirt.engine.records import SandboxConfig, SandboxRecord
+from minirt.errors import Conflict, MinirtError, NotFound
+from minirt.linux import process
+from minirt.pod import files, sandbox
+from minirt.shim import protocol
+from minirt.shim.client import ShimClient
+from minirt.shim.zygote import Zygote
+
+NEVER_ATTACHED = ("none", "host")
+
+
+def new_id() -> str:
+    """Return a new id: 64 hexadecimal digits, as docker's."""
+    return secrets.token_hex(32)
+
+
+def run(config: SandboxConfig, zygote: Zygote, sandbox_id: str = "") -> SandboxRecord:
+    """Make a sandbox and return its record; on any failure nothing of it is left.
+
+    Raises:
+        MinirtError: the step that failed.
+    """
+    sandbox_id = sandbox_id or new_id()
+    config = structs.replace(config, hostname=_hostname(config, sandbox_id), cgroup=config.cgroup or f"pod{config.uid}")
+    record = SandboxRecord(
+        id=sandbox_id,
+        config=config,
+        boot_id=paths.boot_id(),
+        state="creating",
+        created_at=time.time_ns(),
+        creator=(os.getpid(), process.start_time(os.getpid())),
+    )
+    directory = paths.sandbox_dir(sandbox_id)
+    with contextlib.ExitStack() as undo:
+        directory.mkdir(parents=True, mode=0o711)
+        undo.callback(remove, sandbox_id)
+        store.save(record)
+        trace = _trace(directory) if config.trace else ""
+        zygote.spawn_shim(sandbox_id, trace)
+        address = _build(record)
+        _write_files(directory, config, address)
+        record = structs.replace(record, state="ready", address=address)
+        store.save(record)
+        undo.pop_all()
+    return record
+
+
+def _trace(directory: Path) -> str:
+    path = str(directory / "journal.ndjson")
+    journal.open_file(path)
+    return path
+
+
+def _hostname(config: SandboxConfig, sandbox_id: str) -> str:
+    if config.network == "host":
+        return socket.gethostname()
+    return config.hostname or sandbox_id[:12]
+
+
+def _build(record: SandboxRecord) -> str:
+    """Have the shim make the sandbox, and attach it to the bridge; return its address ("" for none)."""
+    config = record.config
+    bridged = config.network not in NEVER_ATTACHED
+    request = protocol.MakeSandbox(
+        kinds=shared_kinds(config.network, record),
+        hostname=config.hostname,
+        cgroup=config.cgroup,
+        share_pid=config.pid == "pod",
+        shm_bytes=0 if config.ipc == "host" else config.shm_bytes,
+        sysctls=config.sysctls,
+        resources=config.resources,
+        netlink=bridged,
+        cleanup=config.single,
+    )
+    with ShimClient(record.id) as shim:
+        _, received = shim.call_with_fds(request)
+    if not bridged:
+        return ""
+    with socket.socket(fileno=received[0]) as inner:
+        return _attach(record, inner)
+
+
+def _attach(record: SandboxRecord, inner: socket.socket) -> str:
+    from ipaddress import IPv4Address
+
+    from minirt.network.bridge import attach
+    from minirt.network.settings import PortMapping
+
+    ports = [
+        PortMapping(port.host_port, port.container_port, port.protocol, IPv4Address(port.host_ip or "0.0.0.0"))
+        for port in record.config.ports
+    ]
+    netns = Path(sandbox.pin_path(str(paths.sandbox_dir(record.id)), "network"))
+    return str(attach(record.id, netns, inner, ports=ports).address.ip)
+
+
+def _write_files(directory: Path, config: SandboxConfig, address: str) -> None:
+    host_hosts, host_resolv = Path("/etc/hosts"), Path("/etc/resolv.conf")
+    if config.network == "host" and host_hosts.exists():
+        hosts = host_hosts.read_text() + "".join(f"{at}\t{name}\n" for at, name in config.extra_hosts)
+    else:
+        hosts = files.hosts(address, config.hostname, config.extra_hosts)
+    resolv = files.resolv_conf(
+        host_resolv.read_text() if host_resolv.exists() else "",
+        config.dns_servers,
+        config.dns_searches,
+        config.dns_options,
+        isolated=config.network != "host",
+    )
+    for name, text in (("hosts", hosts), ("hostname", config.hostname + "\n"), ("resolv.conf", resolv)):
+        (directory / name).write_text(text)
+        (directory / name).chmod(0o644)
+
+
+def is_ready(record: SandboxRecord) -> bool:
+    """Say whether containers can be started in it: it was made, is not stopped, and its shim answers."""
+    if record.state != "ready":
+        return False
+    with contextlib.suppress(MinirtError):
+        ShimClient(record.id).close()
+        return True
+    return False
+
+
+def is_abandoned(record: SandboxRecord) -> bool:
+    """Say whether it is half made by a process that has ended."""
+    pid, started = record.creator
+    try:
+        return record.state == "creating" and process.start_time(pid) != started
+    except OSError:
+        return record.state == "creating"
+
+
+def stop(sandbox_id: str) -> None:
+    """Kill the sandbox's containers, free its address and namespaces, end its shim. May be called many times."""
+    with contextlib.suppress(NotFound), store.locked(sandbox_id):
+        _stop(store.sandbox(sandbox_id))
+
+
+def _stop(record: SandboxRecord) -> None:
+    cgroup = cgroup_tree.find().at(record.config.cgroup)
+    lifecycle.kill(cgroup)
+    _await_exits(record.id)
+    take_down(record)
+    if record.state != "stopped":
+        store.save(structs.replace(record, state="stopped", address=""))
+
+
+def take_down(record: SandboxRecord) -> None:
+    """Give back what the host lends a sandbox whose containers have ended; what is gone already is fine."""
+    if record.config.network not in NEVER_ATTACHED:
+        from minirt.network.bridge import detach
+
+        detach(record.id)
+    sandbox.unmake(str(paths.sandbox_dir(record.id)))
+    _end_shim(record.id)
+    cgroup = cgroup_tree.find().at(record.config.cgroup)
+    lifecycle.kill(cgroup)
+    lifecycle.remove(cgroup)
+
+
+def _await_exits(sandbox_id: str) -> None:
+    """Let the shim take the exits of what was killed, so that no status is lost."""
+    with contextlib.suppress(MinirtError), ShimClient(sandbox_id) as shim:
+        for container_id in shim.call(protocol.List())["containers"]:
+            shim.call(protocol.Wait(container=container_id))
+
+
+def _end_shim(sandbox_id: str) -> None:
+    try:
+        with ShimClient(sandbox_id) as shim:
+            shim.call(protocol.Shutdown())
+            _until_hung_up(shim)
+    except Conflict:
+        raise
+    except MinirtError:
+        journal.note("shim", f"{sandbox_id} has ended already")
+
+
+def _until_hung_up(shim: ShimClient) -> None:
+    with contextlib.suppress(MinirtError):
+        while True:
+            shim.next_event()
+
+
+def remove(sandbox_id: str) -> None:
+    """Stop a sandbox and remove it with its containers; one that is gone is fine."""
+    directory = paths.sandbox_dir(sandbox_id)
+    with contextlib.suppress(NotFound):
+        stop(sandbox_id)
+        with store.locked(sandbox_id):
+            for container in store.containers(sandbox_id):
+                leftovers.forget_container(container)
+            store.remove_directory(directory)

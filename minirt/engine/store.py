@@ -1,0 +1,181 @@
+"""The records on disk: found by id, by name, or by the beginning of an id.
+
+A reader may come at any moment of a writer's life, or after its death: a directory without a record is one that is
+being made or unmade, and is passed over; a record of another boot is as good as none.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from minirt import paths
+from minirt.engine.records import ContainerRecord, SandboxRecord
+from minirt.errors import Conflict, InvalidInput, NotFound
+from minirt.shim.status import replace_file
+
+Record = TypeVar("Record", SandboxRecord, ContainerRecord)
+
+
+@contextlib.contextmanager
+def locked(sandbox_id: str) -> Iterator[None]:
+    """Hold a sandbox's lock: what changes it or its containers happens one at a time. Not re-entrant.
+
+    Raises:
+        NotFound: the sandbox is gone.
+    """
+    try:
+        fd = os.open(paths.sandbox_dir(sandbox_id) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        raise NotFound(f"find sandbox {sandbox_id}", "it has been removed") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def save(record: SandboxRecord | ContainerRecord) -> None:
+    """Write a record in its directory."""
+    replace_file(_file(type(record), record.id), msgspec.json.encode(record))
+
+
+def sandbox(sandbox_id: str) -> SandboxRecord:
+    """Return a sandbox's record. Raises NotFound."""
+    return _load(SandboxRecord, sandbox_id)
+
+
+def container(container_id: str) -> ContainerRecord:
+    """Return a container's record. Raises NotFound."""
+    return _load(ContainerRecord, container_id)
+
+
+def sandboxes(owner: str | None = None) -> list[SandboxRecord]:
+    """Return every sandbox of this boot, the oldest first; of one owner if it is named."""
+    found = _all(SandboxRecord, "sandboxes")
+    return [record for record in found if owner is None or record.config.owner == owner]
+
+
+def containers(sandbox_id: str | None = None, owner: str | None = None) -> list[ContainerRecord]:
+    """Return every container of this boot, the oldest first; of one sandbox or owner if it is named."""
+    found = _all(ContainerRecord, "containers")
+    return [
+        record
+        for record in found
+        if (sandbox_id is None or record.sandbox_id == sandbox_id) and (owner is None or record.owner == owner)
+    ]
+
+
+def find_container(name: str) -> ContainerRecord:
+    """Return the container that the user of the command line means: a name, an id, or its beginning."""
+    return _find(name, "container", [(one.id, one.config.name, one) for one in containers() if _is_single(one)])
+
+
+def find_pod(name: str) -> SandboxRecord:
+    """Return the pod that the user of the command line means: a name, an id, its beginning, or a uid."""
+    pods = [one for one in sandboxes() if not one.config.single]
+    by_uid = [one for one in pods if one.config.uid == name]
+    return by_uid[0] if by_uid else _find(name, "pod", [(one.id, one.config.name, one) for one in pods])
+
+
+def _is_single(record: ContainerRecord) -> bool:
+    return record.id == record.sandbox_id
+
+
+def _find(name: str, kind: str, candidates: list[tuple[str, str, Record]]) -> Record:
+    exact = [record for key, label, record in candidates if name in {key, label}]
+    begun = [record for key, _, record in candidates if len(name) >= 2 and key.startswith(name)]
+    found = exact or begun
+    listing = "minirt pod ps" if kind == "pod" else "minirt ps -a"
+    if not found:
+        raise NotFound(f"find {kind} {name!r}", f"there is no {kind} of this name or id", f"see {listing}")
+    if len(found) > 1:
+        raise InvalidInput(f"use {name!r}", f"{len(found)} {kind}s match", f"give more of the id; see {listing}")
+    return found[0]
+
+
+def _file(kind: type[SandboxRecord] | type[ContainerRecord], key: str) -> Path:
+    if kind is SandboxRecord:
+        return paths.sandbox_dir(key) / "sandbox.json"
+    return paths.container_dir(key) / "container.json"
+
+
+def _load(kind: type[Record], key: str) -> Record:
+    label = "sandbox" if kind is SandboxRecord else "container"
+    try:
+        record = msgspec.json.decode(_file(kind, key).read_bytes(), type=kind)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise NotFound(f"find {label} {key}", f"there is no {label} of this id") from None
+    if record.boot_id != paths.boot_id():
+        raise NotFound(f"find {label} {key}", "it was of another boot", "minirt system prune removes what is left")
+    return record
+
+
+def _all(kind: type[Record], directory: str) -> list[Record]:
+    found = []
+    for key in names_in(paths.state_root() / directory):
+        with contextlib.suppress(NotFound):
+            found.append(_load(kind, key))
+    return sorted(found, key=lambda record: record.created_at)
+
+
+def names_in(directory: Path) -> list[str]:
+    """Return the names in a directory; none where there is no such directory."""
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+
+
+def reserve_name(name: str, record_id: str) -> None:
+    """Take a name for a container of the command line; a name whose owner is gone is free.
+
+    Raises:
+        Conflict: a container of this name exists.
+    """
+    names = paths.state_root() / "names"
+    names.mkdir(parents=True, exist_ok=True)
+    link = names / paths.checked_id(name)
+    for _ in range(100):
+        try:
+            link.symlink_to(record_id)
+            return
+        except FileExistsError:
+            _free_if_stale(link, name)
+    raise Conflict(f"use the name {name!r}", "others keep taking it", "choose another name")
+
+
+def _free_if_stale(link: Path, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        holder = os.readlink(link)
+        if paths.sandbox_dir(holder).exists() or paths.container_dir(holder).exists():
+            raise Conflict(
+                f"use the name {name!r}",
+                f"container {holder[:12]} has it",
+                f"remove it first (minirt rm {name}), or choose another name",
+            )
+        link.unlink()
+
+
+def release_name(name: str, record_id: str) -> None:
+    """Give a name back, if it is this record's."""
+    link = paths.state_root() / "names" / name
+    with contextlib.suppress(FileNotFoundError, OSError):
+        if os.readlink(link) == record_id:
+            link.unlink()
+
+
+def remove_directory(directory: Path) -> None:
+    """Remove a record's directory: first out of its name, so that no reader sees a half."""
+    gone = directory.with_name(f".{directory.name}.{time.monotonic_ns()}")
+    try:
+        directory.rename(gone)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(gone)

@@ -1,0 +1,42 @@
+"""The files that the containers of a pod share: /etc/hosts, /etc/hostname, /etc/resolv.conf. Pure text."""
+
+LOCAL_HOSTS = """127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::0\tip6-localnet
+fe00::0\tip6-mcastprefix
+fe00::1\tip6-allnodes
+fe00::2\tip6-allrouters
+"""
+
+
+def hosts(address: str, hostname: str, extra: tuple[tuple[str, str], ...]) -> str:
+    """Return /etc/hosts: localhost, the pod's own name at its address, and (address, name) pairs."""
+    own = f"{address}\t{hostname}\n" if address and hostname else f"127.0.1.1\t{hostname}\n" if hostname else ""
+    return (
+        "# Kept by minirt: the same for every container of the pod.\n"
+        + LOCAL_HOSTS
+        + own
+        + "".join(f"{at}\t{name}\n" for at, name in extra)
+    )
+
+
+def resolv_conf(
+    host: str, servers: tuple[str, ...], searches: tuple[str, ...], options: tuple[str, ...], *, isolated: bool
+) -> str:
+    """Return /etc/resolv.conf: what was asked for, else the host's text.
+
+    A resolver on the host's loopback (systemd-resolved, dnsmasq) cannot be reached from a pod's own network: such
+    lines are left out where ``isolated``.
+    """
+    if servers or searches or options:
+        lines = [f"nameserver {server}" for server in servers]
+        lines += [f"search {' '.join(searches)}"] if searches else []
+        lines += [f"options {' '.join(options)}"] if options else []
+        return "\n".join(lines) + "\n"
+    lines = [line for line in host.splitlines() if not (isolated and _is_loopback(line))]
+    return "\n".join(lines) + "\n"
+
+
+def _is_loopback(line: str) -> bool:
+    words = line.split()
+    return len(words) > 1 and words[0] == "nameserver" and (words[1].startswith("127.") or words[1] == "::1")
