@@ -57,10 +57,8 @@ def without_missing(resources: Resources, subject: str) -> tuple[Resources, list
 def errors(resources: Resources, subject: str) -> list[ControllerMissing]:
     """Return an error for each limit whose controller this machine lacks."""
     found = tree.find()
-    return [
-        ControllerMissing(words(setting, subject), *_reason_here(setting.controller, found))
-        for setting in lost(resources, found.controllers())
-    ]
+    settings = lost(resources, found.controllers())
+    return [missing(setting.controller, found, words(setting, subject)) for setting in settings]
 
 
 def lost(resources: Resources, offered: frozenset[str]) -> list[Setting]:
@@ -93,9 +91,11 @@ def keep(resources: Resources, offered: frozenset[str]) -> Resources:
     )
 
 
-def _reason_here(controller: str, found: tree.Tree) -> tuple[str, str]:
+def missing(controller: str, found: tree.Tree, what: str = "limit anything") -> ControllerMissing:
+    """Return the error for a controller that ``found`` does not offer; ``what`` needs it."""
     why = f"the {controller} controller is not in {found.mount}/cgroup.controllers"
-    return why, remedy(controller, Path("/proc/self/mountinfo").read_text(), Path("/proc/cgroups").read_text())
+    mountinfo, cgroups = Path("/proc/self/mountinfo").read_text(), Path("/proc/cgroups").read_text()
+    return ControllerMissing(what, why, remedy(controller, mountinfo, cgroups))
 
 
 def remedy(controller: str, mountinfo: str, proc_cgroups: str) -> str:

@@ -1,0 +1,38 @@
+"""``minirt system``: this machine, rather than one pod or container."""
+
+import json
+
+import click
+
+COLOURS = {"ok": "green", "limited": "yellow", "missing": "red"}
+
+
+@click.group()
+def system() -> None:
+    """Look at this machine, and keep it tidy."""
+
+
+@system.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def check(context: click.Context, as_json: bool) -> None:
+    """Try out what this kernel offers, and say what to do about what it does not.
+
+    Exit status: 0 if everything that minirt needs is there, else 1.
+    """
+    from minirt.engine import check as checks
+
+    findings = checks.check()
+    if as_json:
+        click.echo(json.dumps([finding.as_plain() for finding in findings], indent=2))
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            click.echo(_line(finding.name.ljust(width), finding.status, finding.detail, finding.do))
+    context.exit(0 if checks.is_enough(findings) else 1)
+
+
+def _line(name: str, status: str, detail: str, do: str) -> str:
+    remedy = f" ({do})" if do else ""
+    told = f"{click.style(status, COLOURS[status])}{' ' * (9 - len(status))}{detail}{remedy}"
+    return f"{name}  {told.rstrip()}"
