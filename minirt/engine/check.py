@@ -143,7 +143,7 @@ def _found(probe: Probe) -> Finding:
 
 def _remedy(probe: Probe, number: int) -> str:
     refused = number in (errno.EPERM, errno.EACCES)
-    return "run it as root" if refused and os.geteuid() else probe.do
+    return "run it with sudo" if refused and os.geteuid() else probe.do
 
 
 def _root() -> str:

@@ -49,7 +49,7 @@ def test_a_user_is_told_to_be_root() -> None:
     assert "missing" in first
     assert "sudo" in first
     assert "bug" not in done.stdout
-    assert "bridge             missing  Operation not permitted (run it as root)" in done.stdout.splitlines()
+    assert "bridge             missing  Operation not permitted (run it with sudo)" in done.stdout.splitlines()
 
 
 def finding_of(look) -> Finding:
