@@ -46,11 +46,10 @@ class DelegateUnit(Operation[object]):
     def _start(self) -> None:
         command = ["systemd-run", "--quiet", f"--unit={UNIT}", "--slice=-.slice", "--service-type=exec"]
         command += ["--property=Delegate=yes", "--property=KillMode=process", "--description=The cgroups of minirt"]
-        status = journal.step("spawn", os.spawnvp, os.P_WAIT, command[0], [*command, "sleep", "infinity"])
+        status = journal.step("spawn", _spawn, [*command, "sleep", "infinity"])
         if status and not os.path.exists(self.path):
-            raise StepFailed(
-                f"start {UNIT}", f"systemd-run exited with status {status}", f"see systemctl status {UNIT}"
-            )
+            why = f"systemd-run ended with wait status {status}"
+            raise StepFailed(f"start {UNIT}", why, f"see systemctl status {UNIT}", step="DelegateUnit")
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,7 @@ class EnableControllers(Operation[object]):
 
     def describe(self) -> str:
         """Return one line."""
-        wanted = " ".join(f"+{name}" for name in self._wanted())
-        return f"write {wanted} to {self.path}/cgroup.subtree_control, those it has"
+        return f"write {_plus(self._wanted())} to {self.path}/cgroup.subtree_control, those it has"
 
     def execute(self, context: object, /) -> None:
         """Write what is offered and not yet given.
@@ -114,11 +112,17 @@ class EnableControllers(Operation[object]):
         return sorted({*CONTROLLERS, *self.needed})
 
     def _give(self, more: list[str]) -> None:
+        control = f"{self.path}/cgroup.subtree_control"
         try:
-            fds.write_file(f"{self.path}/cgroup.subtree_control", " ".join(f"+{name}" for name in more))
+            fds.write_file(control, _plus(more))
+        except OSError:
+            if needed := [name for name in more if name in self.needed]:
+                self._insist(control, needed)
+
+    def _insist(self, control: str, needed: list[str]) -> None:
+        try:
+            fds.write_file(control, _plus(needed))
         except OSError as error:
-            if self.needed.isdisjoint(more):
-                return
             do = ""
             if error.errno == errno.EBUSY:
                 do = f"processes live in {self.path} itself, and may only live in cgroups below it: move them to one"
@@ -175,6 +179,15 @@ def plan_cgroup(
         above.append(EnableControllers(cgroup, needed))
     delegation = [DelegateUnit(tree.base)] if tree.is_delegated and here.startswith(tree.base + "/") else []
     return [*delegation, *above, MakeCgroup(here, cause=cause), *(WriteCgroup(here, one, cause) for one in settings)]
+
+
+def _plus(controllers: list[str]) -> str:
+    return " ".join(f"+{name}" for name in controllers)
+
+
+def _spawn(command: list[str]) -> int:
+    """Run a program to its end; return its wait status."""
+    return os.waitpid(os.posix_spawnp(command[0], command, os.environ), 0)[1]
 
 
 def _words(file: str) -> list[str]:
