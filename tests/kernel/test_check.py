@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from minirt.cgroups import tree
-from minirt.engine.check import Finding, Probe, check, is_enough, probes
+from minirt.engine.check import Finding, check, is_enough
 from minirt.engine.check import _in_child as in_child
+from minirt.engine.probes import Probe, probes
 
 COMMAND = [sys.executable, "-c", "from minirt.cli.system import system; system()", "check"]
 READ_ANYTHING = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
