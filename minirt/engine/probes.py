@@ -4,7 +4,6 @@ A probe returns what it found, or raises: ``Limited`` where minirt works with le
 runs in a process of its own, which ends right after, so that its namespaces, mounts and links end as well.
 """
 
-import contextlib
 import errno
 import os
 import signal
