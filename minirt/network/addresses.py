@@ -10,8 +10,10 @@ of it. Another boot's leases tell of nothing: that boot's network is gone.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -125,8 +127,7 @@ def claim(memory: Memory, sandbox_id: str, settings: BridgeSettings, ports: Sequ
         Conflict: the sandbox has an address already, or another one has one of ``ports``.
         NetworkError: every address of the subnet is taken.
     """
-    release_other_boots(memory)
-    known = leases()
+    known = _of_this_boot(memory)
     _refuse(known, sandbox_id, ports)
     address = _next_free(memory.last, settings, {lease.address for lease in known})
     lease = Lease(address, sandbox_id, settings.bridge, settings.subnet, memory.boot, tuple(ports))
@@ -135,14 +136,39 @@ def claim(memory: Memory, sandbox_id: str, settings: BridgeSettings, ports: Sequ
     return lease
 
 
+def _of_this_boot(memory: Memory) -> list[Lease]:
+    """Return the leases that hold, and release those that another boot left."""
+    found = leases()
+    for lease in found:
+        if lease.boot != memory.boot:
+            release(lease)
+    return [lease for lease in found if lease.boot == memory.boot]
+
+
 def _refuse(known: list[Lease], sandbox_id: str, ports: Sequence[PortMapping]) -> None:
     for lease in known:
         if lease.sandbox == sandbox_id:
             raise Conflict(f"attach sandbox {sandbox_id}", f"it has {lease.address} already", "detach it first")
-        for taken in lease.ports:
-            for port in ports:
-                if port.collides_with(taken):
-                    raise Conflict(f"map host port {port}", f"sandbox {lease.sandbox} has it", "use another host port")
+        for port in ports:
+            if any(port.collides_with(taken) for taken in lease.ports):
+                raise Conflict(f"map host port {port}", f"sandbox {lease.sandbox} has it", "use another host port")
+    for port in ports:
+        _refuse_bound(port)
+
+
+def _refuse_bound(port: PortMapping) -> None:
+    """Refuse a port that a process of the host listens on: that process would no longer be reached."""
+    kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}.get(port.protocol)
+    if kind is None:
+        return
+    with socket.socket(socket.AF_INET, kind) as probe:
+        # What is left of closed connections is no listener.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind == socket.SOCK_STREAM))
+        try:
+            probe.bind((str(port.host_ip), port.host_port))
+        except OSError as error:
+            why = "a process of this host has it" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+            raise Conflict(f"map host port {port}", why, "use another host port or address") from error
 
 
 def _next_free(last: str, settings: BridgeSettings, taken: set[IPv4Address]) -> IPv4Address:
@@ -170,13 +196,6 @@ def release(lease: Lease) -> None:
     """Give an address back; the lock must be held. An address that was given back already is no error."""
     with contextlib.suppress(FileNotFoundError):
         journal.step("unlink", os.unlink, directory() / str(lease.address))
-
-
-def release_other_boots(memory: Memory) -> None:
-    """Give back what another boot leased; the lock must be held."""
-    for lease in leases():
-        if lease.boot != memory.boot:
-            release(lease)
 
 
 def sweep() -> None:

@@ -77,7 +77,8 @@ def attach(
             undo.callback(_take_down_one, sandbox_id, _delete)
             run(plan_bridge(settings, ports), held.context(settings))
         with _host() as host, fds.closing(os.open(netns, os.O_RDONLY | os.O_CLOEXEC)) as netns_fd:
-            run(plan_veth(sandbox_id, lease.interface, settings), SandboxContext(host, Rtnetlink(inner), netns_fd))
+            context = SandboxContext(host, Rtnetlink(inner), netns_fd)
+            run(plan_veth(sandbox_id, lease.interface, settings, ports), context)
         undo.pop_all()
     return Attachment(INTERFACE, lease.interface, settings.gateway.ip, mac_of(lease.address), veth_name(sandbox_id))
 

@@ -48,7 +48,7 @@ def ruleset(settings: BridgeSettings, forwards: Sequence[Forward]) -> str:
     name, subnet = settings.bridge, settings.subnet
     return f"""\
 table inet {name} {{}}
-delete table inet {name}
+flush table inet {name}
 table inet {name} {{
     chain postrouting {{
         type nat hook postrouting priority 100; policy accept;
@@ -168,7 +168,7 @@ class Firewall:
         self._in_place = False
 
     def install(self, rules: str) -> None:
-        """Put a ``ruleset`` in place, unless it is. Raises NetworkError: nft is missing, or refuses it."""
+        """Put a ``ruleset`` in place, unless it is. Raises NetworkError: nft is not installed, or refuses it."""
         digest, memory = hashlib.sha256(rules.encode()).hexdigest(), self._memory
         self._in_place = (self._found, digest) == (memory.generation, memory.rules) and self._found != 0
         if not self._in_place:
@@ -183,7 +183,8 @@ class Firewall:
 
     def remove(self, bridge: str) -> None:
         """Remove the bridge's table and its iptables rules, what there is of them."""
-        self._nft(f"table inet {bridge} {{}}\ndelete table inet {bridge}\n")
+        if _program("nft"):
+            self._nft(f"table inet {bridge} {{}}\ndelete table inet {bridge}\n")
         self._amend(_nf_tables(), to_remove, bridge)
         self._amend(_legacy(), to_remove, bridge)
         self._memory.rules = ""
@@ -200,7 +201,10 @@ class Firewall:
             self._changes += backend.counted
 
     def _nft(self, rules: str) -> None:
-        journal.step("nft", _spawn, (_program("nft") or "nft", "-f", "-"), rules)
+        program = _program("nft")
+        if program is None:
+            raise NetworkError("run nft", "it is not installed", "install nftables")
+        journal.step("nft", _spawn, (program, "-f", "-"), rules)
         self._changes += 1
 
 
@@ -212,15 +216,12 @@ def _spawn(command: tuple[str, ...], text: str = "") -> str:
     """Run a program on ``text``; return what it printed.
 
     Raises:
-        NetworkError: it is not installed, or it failed; its own words are the reason.
+        NetworkError: it failed; its own words are the reason.
     """
     import subprocess
 
     name = command[0].rpartition("/")[2]
-    try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, env={"LC_ALL": "C"})
-    except FileNotFoundError as error:
-        raise NetworkError(f"run {name}", "it is not installed", "install nftables") from error
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, env={"LC_ALL": "C"})
     if done.returncode:
         raise NetworkError(f"change rules with {name}", done.stderr.strip(), "try it by hand: nft list ruleset")
     return done.stdout

@@ -1,5 +1,8 @@
 """The steps of attaching a sandbox, in the kernel's words. A plan is a list of these; ``bridge`` compiles it."""
 
+import errno
+import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -26,6 +29,7 @@ AF_INET = 2
 RT_SCOPE_UNIVERSE = 0
 RTN_UNICAST = 1
 RTPROT_STATIC = 4
+CARRIER_TIMEOUT_S = 2.0
 SYSCTL = Path("/proc/sys/net")
 
 
@@ -64,7 +68,7 @@ class EnsureBridge(Operation[HostContext]):
         Raises:
             NetworkError: a route of the host leads into the subnet, or the interface there is not minirt's.
         """
-        name, gateway = self.settings.bridge, self.settings.gateway
+        name = self.settings.bridge
         link = context.host.link(name)
         if link is None:
             self._refuse_overlap(context.host)
@@ -75,7 +79,8 @@ class EnsureBridge(Operation[HostContext]):
                 "there is an interface of that name that minirt did not make for this subnet",
                 "set MINIRT_BRIDGE to another name, or remove it: ip link delete " + name,
             )
-        context.host.change(_newaddr(context.host.index(name), gateway, NLM_F_REPLACE))
+        index = link.index if link else context.host.index(name)
+        context.host.change(_newaddr(index, self.settings.gateway, NLM_F_REPLACE))
 
     def _newlink(self) -> Message:
         attributes = {
@@ -239,6 +244,50 @@ class AddRoute(Operation[SandboxContext]):
         context.inner.change(
             Message("RTM_NEWROUTE", fields, {"RTA_GATEWAY": str(self.gateway)}, NLM_F_CREATE | NLM_F_EXCL)
         )
+
+
+@dataclass(frozen=True)
+class SetHairpin(Operation[SandboxContext]):
+    """Let the bridge send back through the port that a frame came from: a sandbox may call itself by a host port."""
+
+    host_interface: str
+
+    def describe(self) -> str:
+        """Return the operation in the kernel's words."""
+        return f"RTM_NEWLINK {self.host_interface}: hairpin mode of the bridge port"
+
+    def execute(self, context: SandboxContext, /) -> None:
+        """Do it."""
+        port = {"IFLA_INFO_SLAVE_KIND": "bridge", "IFLA_INFO_SLAVE_DATA": {"IFLA_BRPORT_MODE": 1}}
+        context.host.change(
+            Message("RTM_NEWLINK", attributes={"IFLA_IFNAME": self.host_interface, "IFLA_LINKINFO": port})
+        )
+
+
+@dataclass(frozen=True)
+class AwaitCarrier(Operation[SandboxContext]):
+    """Wait until the kernel has noticed that an interface of the host has a carrier.
+
+    It does so a moment after both ends of a veth are up, or the first port of a bridge is. What is sent before is
+    dropped, and a lost ARP request is repeated after a whole second. RTM_GETLINK itself makes the kernel look
+    (linkwatch_sync_dev, since Linux 6.9).
+    """
+
+    interface: str
+
+    def describe(self) -> str:
+        """Return the operation in the kernel's words."""
+        return f"RTM_GETLINK {self.interface}, until its operstate is up"
+
+    def execute(self, context: SandboxContext, /) -> None:
+        """Do it. Raises OSError: ETIMEDOUT, ENODEV."""
+        deadline = time.monotonic() + CARRIER_TIMEOUT_S
+        while not ((link := context.host.link(self.interface)) and link.operational):
+            if link is None:
+                raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+            if time.monotonic() > deadline:
+                raise OSError(errno.ETIMEDOUT, "it has no carrier")
+            time.sleep(0.001)
 
 
 def _newaddr(index: int, address: IPv4Interface, flag: int) -> Message:

@@ -9,11 +9,13 @@ from minirt.network.operations import (
     AcceptForward,
     AddAddress,
     AddRoute,
+    AwaitCarrier,
     CreateVeth,
     EnsureBridge,
     HostContext,
     InstallNat,
     SandboxContext,
+    SetHairpin,
     SetSysctl,
     SetUp,
 )
@@ -30,7 +32,7 @@ def plan_attach(
     sandbox_id: str, address: IPv4Interface, settings: BridgeSettings, ports: Sequence[PortMapping] = ()
 ) -> Plan:
     """Return the steps that attach a sandbox to the bridge under ``address``."""
-    return [*plan_bridge(settings, ports), *plan_veth(sandbox_id, address, settings)]
+    return [*plan_bridge(settings, ports), *plan_veth(sandbox_id, address, settings, ports)]
 
 
 def plan_bridge(settings: BridgeSettings, ports: Sequence[PortMapping] = ()) -> list[Operation[HostContext]]:
@@ -47,13 +49,19 @@ def plan_bridge(settings: BridgeSettings, ports: Sequence[PortMapping] = ()) -> 
     ]
 
 
-def plan_veth(sandbox_id: str, address: IPv4Interface, settings: BridgeSettings) -> list[Operation[SandboxContext]]:
+def plan_veth(
+    sandbox_id: str, address: IPv4Interface, settings: BridgeSettings, ports: Sequence[PortMapping] = ()
+) -> list[Operation[SandboxContext]]:
     """Return the steps that are one sandbox's own."""
+    veth = veth_name(sandbox_id)
     return [
-        CreateVeth(veth_name(sandbox_id), settings.bridge, INTERFACE, mac_of(address.ip), settings.mtu),
+        CreateVeth(veth, settings.bridge, INTERFACE, mac_of(address.ip), settings.mtu),
+        *([SetHairpin(veth)] if ports else []),
         AddAddress(INTERFACE, address),
         SetUp(INTERFACE),
         AddRoute(settings.gateway.ip),
+        AwaitCarrier(veth),
+        AwaitCarrier(settings.bridge),
     ]
 
 

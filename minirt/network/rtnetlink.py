@@ -118,6 +118,7 @@ class Link:
     kind: str
     mac: str
     master: int
+    operational: bool
 
 
 class Rtnetlink:
@@ -188,7 +189,8 @@ class Rtnetlink:
 def _link(answer: Any) -> Link:
     kind = answer.get(("linkinfo", "kind")) or ""
     mac, master = answer.get_attr("IFLA_ADDRESS") or "", answer.get_attr("IFLA_MASTER") or 0
-    return Link(answer["index"], answer.get_attr("IFLA_IFNAME"), kind, mac, master)
+    up = answer.get_attr("IFLA_OPERSTATE") == "UP"
+    return Link(answer["index"], answer.get_attr("IFLA_IFNAME"), kind, mac, master, up)
 
 
 def _os_error(error: Any) -> OSError:
