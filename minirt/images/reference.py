@@ -3,7 +3,9 @@
     host:5000/team/app:1.2@sha256:…      registry / repository : tag @ digest
     team/app                          =  docker.io/team/app:latest
     busybox                           =  docker.io/library/busybox:latest
-    localhost/busybox                 =  localhost/busybox:latest (a first part with a dot, a port, a capital, or "localhost" is a host)
+    localhost/busybox                 =  localhost/busybox:latest
+
+The first part is a registry's host if it has a dot, a port or a capital letter, or is "localhost".
 
 Source: https://github.com/distribution/reference (grammar in reference.go, defaults in normalize.go)
 """

@@ -1,18 +1,19 @@
 """A layer as a stream: decompressed, hashed as it passes, read in order and never past its end.
 
-blob ── gzip (isal) | zstd | plain, told by its first bytes ── sha256 (the diff id) ── tar
+blob ── gzip (isal) | zstd | xz | plain, told by its first bytes ── sha256 (the diff id) ── tar
 """
 
 import gzip
 import hashlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from minirt.errors import ImageError
 
 PIECE_BYTES = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+XZ_MAGIC = b"\xfd7zXZ\0"
 
 
 class Stream:
@@ -55,6 +56,11 @@ class Stream:
             length -= len(piece)
             yield piece
 
+    def rest(self) -> Iterator[memoryview]:
+        """Yield all that is left. Raises ImageError: the stream is damaged."""
+        while not self.at_end():
+            yield from self.pieces(len(self._piece) - self._at)
+
     def skip(self, length: int) -> None:
         """Pass over the next ``length`` bytes. Raises ImageError as ``exactly`` does."""
         for _ in self.pieces(length):
@@ -73,30 +79,43 @@ class Stream:
     def _refill(self) -> bool:
         try:
             self._piece = self._source.read(PIECE_BYTES)
-        except (EOFError, *_damage()) as error:
+        except Exception as error:
+            if not isinstance(error, _damage()):
+                raise
             raise ImageError(f"decompress {self._what}", str(error) or "it is damaged", "get it again") from error
         self._at = 0
         self._hash.update(self._piece)
         return bool(self._piece)
 
 
+def is_compressed(first: bytes) -> bool:
+    """Say of a layer's first bytes whether it is in one of the compressions that layers may have."""
+    return first.startswith((GZIP_MAGIC, ZSTD_MAGIC))
+
+
 def _decompressed(blob: BinaryIO) -> BinaryIO:
-    magic = blob.read(4)
+    magic = blob.read(6)
     blob.seek(0)
     if magic.startswith(GZIP_MAGIC):
         from isal import igzip
 
-        return igzip.open(blob, "rb")  # type: ignore[no-any-return]
-    if magic == ZSTD_MAGIC:
+        return cast(BinaryIO, igzip.IGzipFile(fileobj=blob, mode="rb"))  # type: ignore[no-untyped-call]
+    if magic.startswith(ZSTD_MAGIC):
         import zstandard
 
-        return zstandard.ZstdDecompressor().stream_reader(blob, read_across_frames=True)  # type: ignore[return-value]
+        return cast(BinaryIO, zstandard.ZstdDecompressor().stream_reader(blob, read_across_frames=True))
+    if magic.startswith(XZ_MAGIC):
+        import lzma
+
+        return cast(BinaryIO, lzma.LZMAFile(blob))
     return blob
 
 
 def _damage() -> tuple[type[Exception], ...]:
     """Return what the decompressors raise for damaged data; imported only when something has gone wrong."""
+    import lzma
+
     import zstandard
     from isal import isal_zlib
 
-    return gzip.BadGzipFile, isal_zlib.error, zstandard.ZstdError
+    return EOFError, lzma.LZMAError, gzip.BadGzipFile, cast(type[Exception], isal_zlib.error), zstandard.ZstdError

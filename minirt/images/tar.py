@@ -116,7 +116,7 @@ def _entry(block: bytes) -> Entry:
 
 
 def _extended(before: _Extensions, entry: Entry, stream: Stream) -> _Extensions:
-    """Return ``before`` with what the body of this extension header adds. A global one is passed over, as docker does."""
+    """Return ``before`` with what this extension header's body adds; a global one adds nothing, as in docker."""
     if not 0 <= entry.size <= LONGEST_EXTENSION:
         raise ValueError(f"an extension of {entry.size} bytes")
     body = stream.exactly(entry.size)

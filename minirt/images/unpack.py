@@ -6,10 +6,10 @@
     .wh..wh.…                     left out (aufs kept its own books there)
     dir/file, dir not in it       dir: with the attributes it has in the layers below, else 0755 root
 
-Every parent is resolved by the kernel, beneath the directory (openat2, RESOLVE_BENEATH), and everything is made by name
-in that parent's descriptor. So a symlink of the layer is followed where it stays inside, as docker's chroot does, and an
-entry that would leave is refused. A hardlink must name something of the same layer. Nobody else may write the tree
-meanwhile: it is a new directory that only root can enter.
+Every parent is resolved by the kernel, beneath the directory (openat2, RESOLVE_BENEATH), and everything is made by
+name in that parent's descriptor. So a symlink of the layer is followed where it stays inside, as in docker's chroot,
+and an entry that would leave is refused. A hardlink must name something of the same layer. Nobody else may write the
+tree meanwhile: it is a new directory that only root can enter.
 
 Source: https://github.com/opencontainers/image-spec/blob/main/layer.md; the kernel's filesystems/overlayfs.rst
 """

@@ -1,0 +1,71 @@
+"""What nothing uses goes: blobs and layers of no image, of no container and of no job under way.
+
+A sweep of everything, not a count of references: after a crash at any point the next one finds what is left over.
+"""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from minirt.images.blobs import hex_of
+from minirt.images.catalog import Catalog
+from minirt.images.image import chain_ids
+from minirt.images.workspace import leases, locked
+
+
+def collect(root: Path) -> list[str]:
+    """Remove what nothing uses; return the digests of the blobs that went."""
+    with locked(root):
+        used = {hex_of(digest) for digest in _used(root)}
+        blobs = [path for path in _children(root / "blobs" / "sha256") if path.name not in used]
+        layers = [path for path in _children(root / "snapshots") if path.name not in used and path.name != "containers"]
+        for path in (*blobs, *layers):
+            discard(root, path)
+    for path in _children(root / "trash"):
+        delete(path)
+    return [f"sha256:{path.name}" for path in blobs]
+
+
+def discard(root: Path, path: Path) -> Path:
+    """Take something out of the store at once; return where it waits to be deleted, at worst by a later sweep."""
+    trash = root / "trash"
+    trash.mkdir(mode=0o700, exist_ok=True)
+    return path.rename(trash / f"{path.name}-{os.urandom(4).hex()}")
+
+
+def layers_of(container: Path) -> list[str] | None:
+    """Return the chain ids that a container's snapshot stands on, None where there is no such snapshot."""
+    try:
+        return msgspec.json.decode((container / "layers.json").read_bytes(), type=list[str])
+    except FileNotFoundError:
+        return None
+
+
+def delete(path: Path) -> None:
+    """Delete what was discarded. Another caller may be deleting the same: then go on with what is left."""
+    while path.exists():
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def of_images(root: Path) -> set[str]:
+    """Return every digest that belongs to an image: of blobs, and chain ids of layers."""
+    records = Catalog(root).records()
+    return {digest for record in records for digest in (*record.blobs, *chain_ids(record.diff_ids))}
+
+
+def _used(root: Path) -> set[str]:
+    used = leases(root) | of_images(root)
+    for container in _children(root / "snapshots" / "containers"):
+        used.update(layers_of(container) or ())
+    return used
+
+
+def _children(directory: Path) -> list[Path]:
+    return list(directory.iterdir()) if directory.exists() else []

@@ -1,0 +1,133 @@
+"""Layers as directories, shared by all images that stand on them, and a writable one for each container.
+
+    snapshots/<chain id>/fs             a layer, unpacked; read only, for as long as an image or a container uses it
+    snapshots/containers/<key>/         one container's: upper/  work/  layers.json (the chain ids it stands on)
+
+A chain id names a layer together with all below it, so that a directory is right for every image that has the same
+beginning. Nothing is mounted here: the container's init mounts the overlay inside of its own mount namespace.
+
+Source: image-spec config.md, "Layer ChainID"; the kernel's filesystems/overlayfs.rst
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from minirt.errors import Conflict, NotFound
+from minirt.images import disk, garbage
+from minirt.images.blobs import hex_of
+from minirt.images.image import Image, chain_ids
+from minirt.images.tree import is_opaque
+from minirt.images.unpack import unpack
+from minirt.images.workspace import Workspace, locked
+from minirt.paths import checked_id
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """What to mount as an overlay: ``lowers`` the top one first, never empty."""
+
+    lowers: tuple[Path, ...]
+    upper: Path
+    work: Path
+
+
+class Snapshots:
+    """The unpacked layers and the writable ones of one store."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._top = root / "snapshots"
+        self._containers = self._top / "containers"
+
+    def layer(self, chain_id: str) -> Path:
+        """Return the directory of an unpacked layer, or where it would be."""
+        return self._top / hex_of(chain_id) / "fs"
+
+    def unpack(self, blob: Path, diff_id: str, chain: Sequence[str], job: Workspace) -> None:
+        """Unpack a layer, unless it is there; ``chain`` are the chain ids up to its own. See ``unpack.unpack``."""
+        target = self.layer(chain[-1])
+        if target.exists():
+            return
+        lowers = [self.layer(chain_id) for chain_id in reversed(chain[:-1])]
+        new = job.path / hex_of(chain[-1])
+        new.mkdir(mode=0o755)
+        unpack(blob, new / "fs", diff_id, lowers)
+        self._top.mkdir(mode=0o700, exist_ok=True)
+        try:
+            disk.move(new, target.parent)
+        except OSError:
+            if not target.exists():
+                raise
+            shutil.rmtree(new)  # another job was faster
+
+    def prepare(self, key: str, image: Image) -> Overlay:
+        """Make a container's writable layer on top of an image's; ``key`` is the container's id.
+
+        Raises:
+            Conflict: there is one with this key.
+            NotFound: a layer of the image is not unpacked here.
+        """
+        home = self._containers / checked_id(key)
+        with locked(self._root):
+            if home.exists():
+                raise Conflict(f"make a snapshot for {key}", "there is one", "remove the container first")
+            chain = chain_ids(image.diff_ids)
+            missing = [chain_id for chain_id in chain if not self.layer(chain_id).exists()]
+            if missing:
+                why = f"layer {missing[0][:19]} of its image is not in the store"
+                raise NotFound(f"make a snapshot for {key}", why, "pull or load the image again")
+            self._make(home, chain)
+        return self.get(key)
+
+    def _make(self, home: Path, chain: list[str]) -> None:
+        """Make the directories under a temporary name: with the record, or not at all."""
+        new = home.with_name(f"{home.name}.new~")
+        shutil.rmtree(new, ignore_errors=True)
+        for name in ("upper", "work", "empty"):
+            (new / name).mkdir(parents=True)
+        if chain:
+            root = os.stat(self.layer(chain[-1]))
+            os.chown(new / "upper", root.st_uid, root.st_gid)
+            os.chmod(new / "upper", stat.S_IMODE(root.st_mode))
+        (new / "layers.json").write_bytes(msgspec.json.encode(chain))
+        new.rename(home)
+
+    def get(self, key: str) -> Overlay:
+        """Return a container's overlay. Raises NotFound."""
+        home = self._containers / checked_id(key)
+        chain = garbage.layers_of(home)
+        if chain is None:
+            raise NotFound(f"find the snapshot of {key}", "there is none")
+        lowers = _visible([self.layer(chain_id) for chain_id in reversed(chain)])
+        return Overlay(tuple(lowers) or (home / "empty",), home / "upper", home / "work")
+
+    def preview(self, key: str, image: Image) -> Overlay:
+        """Return what ``prepare`` would, with nothing made."""
+        home = self._containers / checked_id(key)
+        lowers = _visible([self.layer(chain_id) for chain_id in reversed(chain_ids(image.diff_ids))])
+        return Overlay(tuple(lowers) or (home / "empty",), home / "upper", home / "work")
+
+    def remove(self, key: str) -> None:
+        """Remove a container's writable layer, and layers that it was the last to use. Gone already is fine."""
+        home = self._containers / checked_id(key)
+        with locked(self._root):
+            chain = garbage.layers_of(home)
+            gone = garbage.discard(self._root, home) if home.exists() else None
+        if gone:
+            garbage.delete(gone)
+        if not garbage.of_images(self._root).issuperset(chain or ()):
+            garbage.collect(self._root)
+
+
+def _visible(layers: list[Path]) -> list[Path]:
+    """Return the layers, the top one first, down to one whose root hides the rest: overlayfs does not look there."""
+    for count, layer in enumerate(layers, 1):
+        if is_opaque(layer):
+            return layers[:count]
+    return layers

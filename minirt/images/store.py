@@ -1,0 +1,208 @@
+"""The image store: the one door to images for the rest of minirt.
+
+<data root>/
+    images.json               which images there are, and their names
+    blobs/sha256/<hex>        manifests, configs, layers as they came
+    snapshots/                layers unpacked, and containers' writable ones (snapshots.py)
+    tmp/  trash/              jobs at work (workspace.py); what is about to be deleted (garbage.py)
+"""
+
+import re
+from pathlib import Path
+
+from minirt import paths
+from minirt.errors import Conflict, InvalidInput, NotFound
+from minirt.images import catalog, garbage, manifest
+from minirt.images.blobs import Blobs
+from minirt.images.catalog import Catalog, Record
+from minirt.images.image import Image, ImageConfig, Platform
+from minirt.images.install import Progress, Report
+from minirt.images.reference import Reference
+from minirt.images.snapshots import Overlay, Snapshots
+from minirt.images.workspace import workspace
+
+__all__ = ["Image", "ImageConfig", "ImageStore", "Overlay", "Platform", "Progress", "Reference", "Snapshots"]
+
+Images = list[Image]
+Lines = list[str]
+_ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
+
+
+class ImageStore:
+    """The images under one data root. Any number of processes may use it at once."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or paths.data_root()
+        self._catalog = Catalog(self.root)
+        self._blobs = Blobs(self.root)
+
+    def pull(
+        self,
+        name: str,
+        *,
+        platform: str | None = None,
+        plain_http: bool | None = None,
+        credentials: tuple[str, str] | None = None,
+        progress: Report | None = None,
+    ) -> Image:
+        """Fetch an image from its registry, unpack it, and give it its name.
+
+        ``plain_http`` None means: only to a loopback address. ``progress`` may be called from other threads, one
+        call at a time.
+
+        Raises:
+            InvalidInput: ``name`` or ``platform`` is none.
+            NotFound: the registry has no such repository or tag.
+            ImageError: RegistryError, DigestMismatch, HostileLayer, disk full.
+        """
+        from minirt.images.auth import Credentials
+        from minirt.images.pull import pull
+        from minirt.images.registry import Registry
+
+        reference = Reference.parse(name)
+        wanted = Platform.parse(platform) if platform else None
+        login = Credentials(*credentials) if credentials else None
+        registry = Registry(reference.registry, plain_http=plain_http, credentials=login)
+        try:
+            with workspace(self.root) as job:
+                return self._record(pull(reference, wanted, registry, job, progress))
+        finally:
+            registry.close()
+
+    def get(self, name_or_id: str) -> Image:
+        """Return an image by its name, its id, or the unique beginning of its id.
+
+        Raises:
+            NotFound: there is none.
+            Conflict: more than one id begins like this.
+            InvalidInput: it is neither a name nor an id.
+        """
+        return self._image(_find(self._catalog.records(), name_or_id)[0])
+
+    def list(self) -> Images:
+        """Return all images, in the order they came."""
+        return [self._image(record) for record in self._catalog.records()]
+
+    def remove(self, name_or_id: str, *, force: bool = False) -> Lines:
+        """Take away one name of an image; with its last name, by its id, or with ``force``, the image itself.
+
+        Return what went as docker says it: ``Untagged: name``, ``Deleted: digest``. Layers that a container or
+        another image stands on stay.
+
+        Raises:
+            NotFound: there is no such image.
+            Conflict: given by id, and it has several names.
+        """
+        with self._catalog.changing() as records:
+            record, name = _find(records, name_or_id)
+            gone = _untag(record, name, force=force)
+            if not record.names:
+                records.remove(record)
+        return [f"Untagged: {one}" for one in gone] + [f"Deleted: {one}" for one in garbage.collect(self.root)]
+
+    def import_rootfs(
+        self, source: Path, name: str, *, config: ImageConfig | None = None, platform: str | None = None
+    ) -> Image:
+        """Make an image of one layer from a tar archive (compressed or not) or a directory.
+
+        Raises:
+            InvalidInput: ``source`` is neither, or cannot be read; ``name`` is none, or has a digest.
+            ImageError: HostileLayer, disk full.
+        """
+        from minirt.images.rootfs import import_rootfs
+
+        reference = _taggable(name)
+        wanted = Platform.parse(platform) if platform else Platform.host()
+        with workspace(self.root) as job:
+            record = import_rootfs(source, config or ImageConfig(), wanted, job)
+            record.names = [str(reference)]
+            return self._record(record)
+
+    def load(self, archive: Path, *, progress: Report | None = None) -> Images:
+        """Add the images of a docker archive, an OCI archive, or an OCI layout directory.
+
+        Raises:
+            InvalidInput: it is none of these.
+            ImageError: DigestMismatch, HostileLayer, disk full.
+        """
+        from minirt.images.archive import load
+
+        with workspace(self.root) as job:
+            return [self._record(record) for record in load(archive, job, progress)]
+
+    def save(self, name: str, target: Path) -> None:
+        """Write an image to ``target`` as an OCI archive, which docker can load as well.
+
+        Raises:
+            NotFound: there is no such image.
+            ImageError: ``target`` cannot be written.
+        """
+        from minirt.images.archive import save
+
+        record, found = _find(self._catalog.records(), name)
+        save(self._blobs, record, [found] if found else record.names, target)
+
+    def _record(self, record: Record) -> Image:
+        with self._catalog.changing() as records:
+            catalog.put(records, record)
+        return self._image(record)
+
+    def _image(self, record: Record) -> Image:
+        config = manifest.read_config(self._blobs.read(record.id), record.id)
+        return Image(
+            id=record.id,
+            names=tuple(record.names),
+            digests=tuple(record.digests),
+            size_bytes=record.size_bytes,
+            config=config.run_config(),
+            created=config.created or "",
+            platform=config.platform,
+            diff_ids=tuple(record.diff_ids),
+        )
+
+
+def _find(records: list[Record], text: str) -> tuple[Record, str | None]:
+    """Return the image that ``text`` means, and its name if it was found by that."""
+    is_id = _ID.fullmatch(text)
+    try:
+        reference = Reference.parse(text)
+    except InvalidInput:
+        if not is_id:
+            raise
+    else:
+        if found := _by_name(records, reference):
+            return found
+    begun = [record for record in records if is_id and record.id.startswith(f"sha256:{is_id[1]}")]
+    if len(begun) > 1:
+        raise Conflict(f"use image {text}", f"{len(begun)} image ids begin like this", "give more of the id")
+    if not begun:
+        raise NotFound(f"use image {text}", "it is not in the store", f"minirt image pull {text}")
+    return begun[0], None
+
+
+def _by_name(records: list[Record], reference: Reference) -> tuple[Record, str | None] | None:
+    for record in records:
+        if reference.digest and f"{reference.name}@{reference.digest}" in record.digests:
+            return record, None
+        if not reference.digest and reference.tagged in record.names:
+            return record, reference.tagged
+    return None
+
+
+def _untag(record: Record, name: str | None, *, force: bool) -> list[str]:
+    """Take one name, or with ``name`` None all of them, from a record; return what was taken."""
+    if name is None and len(record.names) > 1 and not force:
+        do = "remove it by its names, or by force"
+        raise Conflict(f"remove image {record.id[7:19]}", f"it has {len(record.names)} names", do)
+    gone = list(record.names) if name is None or force else [name]
+    record.names = [one for one in record.names if one not in gone]
+    return gone
+
+
+def _taggable(name: str) -> Reference:
+    reference = Reference.parse(name)
+    if reference.digest:
+        raise InvalidInput(
+            f"name an image {name}", "a digest cannot be given, it is what the content is", "leave it out"
+        )
+    return reference

@@ -1,0 +1,124 @@
+"""A place of its own for each job on the store, and a claim on what the job needs.
+
+    tmp/<random>/           locked (flock) as long as its job lives
+        lease.json          digests (of blobs, and chain ids of layers) that garbage collection must leave alone
+        …                   files being written; they are renamed to where they belong when they are whole
+
+A job that fails or dies leaves its lease behind, for a day: what was downloaded and verified is still there when the
+pull is repeated. Everything else of it is swept by the next job.
+
+Every lease is written, and all are read by garbage collection, under the store's lock.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from minirt.errors import ImageError
+from minirt.images import disk
+
+RESUMABLE_S = 24 * 3600
+LEASE = "lease.json"
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold the store's lock, alone. It is never held while something is downloaded or unpacked."""
+    _check_writable(root)
+    with disk.flocked(root / "images.lock"):
+        yield
+
+
+def _check_writable(root: Path) -> None:
+    """Make the store's directory if it is not there. Raises ImageError: it cannot be written to."""
+    try:
+        root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        writable = os.access(root, os.W_OK)
+    except OSError as error:
+        raise ImageError(f"use the image store {root}", error.strerror or str(error), "run it as root") from error
+    if not writable:
+        raise ImageError(f"use the image store {root}", "it cannot be written to", "run it as root")
+
+
+class Workspace:
+    """The directory of one job."""
+
+    def __init__(self, root: Path, path: Path) -> None:
+        self.root = root
+        self.path = path
+        self.leased: frozenset[str] = frozenset()
+
+    def lease(self, digests: Iterable[str]) -> None:
+        """Keep garbage collection away from these, whether they are there already or not yet."""
+        self.leased |= frozenset(digests)
+        with locked(self.root):
+            disk.replace(self.path / LEASE, msgspec.json.encode(sorted(self.leased)))
+
+
+@contextlib.contextmanager
+def workspace(root: Path) -> Iterator[Workspace]:
+    """Make a workspace for one job. When the job succeeds, older leases on no more than it needed are dropped."""
+    _check_writable(root)
+    top = _top(root)
+    with contextlib.ExitStack() as held:
+        with disk.flocked(top / ".lock"):
+            _sweep(top)
+            path = Path(tempfile.mkdtemp(dir=top))
+            held.enter_context(disk.flocked(path))
+        job = Workspace(root, path)
+        try:
+            yield job
+        except BaseException:
+            _empty(path)
+            raise
+        shutil.rmtree(path)
+    with disk.flocked(top / ".lock"):
+        _sweep(top, fulfilled=job.leased)
+
+
+def leases(root: Path) -> set[str]:
+    """Return every digest that a job lays claim to, one at work or one to be repeated. Hold the store's lock."""
+    found: set[str] = set()
+    for path in _top(root).glob(f"*/{LEASE}"):
+        found |= _read(path)
+    return found
+
+
+def _top(root: Path) -> Path:
+    top = root / "tmp"
+    top.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return top
+
+
+def _sweep(top: Path, fulfilled: frozenset[str] = frozenset()) -> None:
+    """Empty the workspaces of dead jobs; drop leases that are too old, or ask for no more than ``fulfilled``."""
+    for path in top.iterdir():
+        if path.is_dir() and not disk.is_flocked(path):
+            _empty(path)
+            lease = path / LEASE
+            if not lease.exists() or _read(lease) <= fulfilled or time.time() - lease.stat().st_mtime > RESUMABLE_S:
+                shutil.rmtree(path)
+
+
+def _empty(path: Path) -> None:
+    """Remove all but the lease."""
+    for child in path.iterdir():
+        if child.name == LEASE:
+            continue
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
+
+
+def _read(path: Path) -> frozenset[str]:
+    try:
+        return frozenset(msgspec.json.decode(path.read_bytes(), type=list[str]))
+    except FileNotFoundError:
+        return frozenset()
