@@ -9,8 +9,8 @@ from pathlib import Path
 from minirt import paths
 from minirt.engine.records import ContainerConfig, SandboxRecord, Volume
 from minirt.engine.users import Identity
-from minirt.images.image import ImageConfig
 from minirt.errors import InvalidInput
+from minirt.images.image import ImageConfig
 from minirt.oci.compile import DEFAULT_PATH
 from minirt.oci.spec import VERSION, Capabilities, Device, Linux, Mount, Namespace, Process, Root, Spec, User
 from minirt.pod.sandbox import pin_path
@@ -95,10 +95,8 @@ def compile_container(
 
 def command_of(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:
     """Return argv: a ``command`` of one's own replaces all of the image's, ``args`` only its arguments."""
-    if config.command:
-        args = config.command + config.args
-    else:
-        args = image.entrypoint + (config.args or image.cmd)
+    own = image.entrypoint + (config.args or image.cmd)
+    args = config.command + config.args if config.command else own
     if not args:
         raise InvalidInput(
             f"start {config.name}", f"neither it nor the image {config.image} names a command", "name one"

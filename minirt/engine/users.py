@@ -65,7 +65,7 @@ def _entries(layers: tuple[Path, ...], path: str, fields: int) -> list[list[str]
 
 
 def _read(layers: tuple[Path, ...], path: str) -> bytes | None:
-    """Return a file's content from the uppermost layer that has it; None where a layer has deleted it, or none has it."""
+    """Return a file's content from the uppermost layer that has it; None where a layer deleted it, or none has it."""
     for layer in layers:
         with fds.closing(os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
             try:

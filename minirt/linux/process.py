@@ -23,13 +23,15 @@ CLONE_NEWTIME = 0x80
 CLONE_INTO_CGROUP = 0x200000000
 
 
-def clone3(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
+def clone3(flags: int, cgroup_fd: int = -1, tasks: int | str = "/proc/self/task") -> tuple[int, int]:
     """Make a child that goes on in Python; return (pid, pidfd) in the parent and (0, -1) in the child.
 
     ``flags`` are CLONE_NEW* and CLONE_PARENT; CLONE_PIDFD is always set, CLONE_INTO_CGROUP when ``cgroup_fd`` is
     given. A raw clone skips what os.fork() does: at-fork hooks, reseeding random, flushing stdio buffers, and the
     child keeps asyncio's descriptors. The child must therefore leave only by exec or ``os._exit``, and the caller
     must be the only thread of its process: another thread could hold a lock that the child would wait for for ever.
+    ``tasks`` is where that is checked: a descriptor of /proc/self/task, for who has joined another PID namespace's
+    mounts, where /proc/self is nobody.
 
     Raises:
         RuntimeError: this process has more than one thread.
@@ -37,7 +39,7 @@ def clone3(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
             EOPNOTSUPP (the cgroup is not a domain).
     Source: clone(2), "The clone3() system call".
     """
-    threads = len(os.listdir("/proc/self/task"))
+    threads = len(os.listdir(tasks))
     if threads != 1:
         raise RuntimeError(f"clone3 in a process with {threads} threads: who has threads never forks")
     return journal.step("clone3", _clone3, flags, cgroup_fd)

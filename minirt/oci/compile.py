@@ -51,7 +51,8 @@ def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tr
     new = tuple(space.type for space in spec.linux.namespaces if not space.path)
     if "mount" not in new:
         raise InvalidInput("use the spec", "linux.namespaces has no new mount namespace", "add one of type mount")
-    inside: list[Operation[Init]] = [JoinNamespace(kind, path) for kind, path in joined if kind != "pid"]
+    inside: list[Operation[Init]] = [*compile_oom_score(spec.process)]
+    inside += [JoinNamespace(kind, path) for kind, path in joined if kind != "pid"]
     inside += _rootfs(spec, bundle, overlay)
     inside += _identity(spec, new)
     inside += [ReadonlyRoot()] if spec.root.readonly else []
@@ -101,6 +102,11 @@ def _identity(spec: Spec, new: tuple[str, ...]) -> list[Operation[Init]]:
     return [SetHostname(spec.hostname)] if spec.hostname and "uts" in new else []
 
 
+def compile_oom_score(process: Process) -> list[SetOomScoreAdj]:
+    """Return what sets the oom_score_adj: first, through the host's /proc, for the container may fake its own."""
+    return [] if process.oom_score_adj is None else [SetOomScoreAdj(process.oom_score_adj)]
+
+
 def compile_process(process: Process, last_cap: int, *, console: bool) -> list[Operation[Init]]:
     """Return the operations that turn a stage inside a container into ``process``: the tail of init, and of exec."""
     if not process.args:
@@ -110,8 +116,6 @@ def compile_process(process: Process, last_cap: int, *, console: bool) -> list[O
     sets, user = process.capabilities, process.user
     operations: list[Operation[Init]] = [NewSession(), terminal if process.terminal else Stdio()]
     operations += [SetRlimit(limit.type, limit.soft, limit.hard) for limit in process.rlimits]
-    if process.oom_score_adj is not None:
-        operations.append(SetOomScoreAdj(process.oom_score_adj))
     operations += [NoNewPrivileges()] if process.no_new_privileges else []
     operations += [
         Chdir(process.cwd),

@@ -9,7 +9,7 @@ shim's own child all the same.
 
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from minirt import journal
@@ -24,11 +24,12 @@ from minirt.oci.plan import Plan
 
 @dataclass
 class Launched:
-    """An init on its way: its host pid, its pidfd, and the shim's end of the pair."""
+    """An init on its way: its host pid, its pidfd, the shim's end of the pair, and what its stage warned of."""
 
     pid: int
     pidfd: int
     sync: socket.socket
+    warnings: list[str] = field(default_factory=list)
 
 
 def launch(plan: Plan, stdio: tuple[int, int, int]) -> Launched:
@@ -50,7 +51,7 @@ def launch(plan: Plan, stdio: tuple[int, int, int]) -> Launched:
 
 
 def spawn(
-    stage: tuple[Operation[object], ...],
+    stage: tuple[Operation[Init], ...],
     clone_flags: int,
     inside: tuple[Operation[Init], ...],
     stdio: tuple[int, int, int],
@@ -59,10 +60,11 @@ def spawn(
 ) -> Launched:
     """Clone a child (through a stage, where ``stage`` has something to join first) that executes ``inside``."""
     outer, inner = sync.pair()
+    warnings: list[str] = []
     with inner:
         try:
             if stage:
-                pid, pidfd = _clone_in_stage(stage, clone_flags, inside, stdio, cgroup_fd, outer, inner)
+                pid, pidfd = _clone_in_stage(stage, clone_flags, inside, stdio, cgroup_fd, outer, inner, warnings)
             else:
                 pid, pidfd = process.clone3(clone_flags, cgroup_fd)
                 if pid == 0:
@@ -73,17 +75,18 @@ def spawn(
         except MinirtError:
             outer.close()
             raise
-    return Launched(pid, pidfd, outer)
+    return Launched(pid, pidfd, outer, warnings)
 
 
 def _clone_in_stage(
-    stage: tuple[Operation[object], ...],
+    stage: tuple[Operation[Init], ...],
     clone_flags: int,
     inside: tuple[Operation[Init], ...],
     stdio: tuple[int, int, int],
     cgroup_fd: int,
     outer: socket.socket,
     inner: socket.socket,
+    warnings: list[str],
 ) -> tuple[int, int]:
     """Fork a stage that joins, clones init as our child, and hands its pidfd back. Return (pid, pidfd)."""
     ours, stages = sync.pair()
@@ -96,8 +99,10 @@ def _clone_in_stage(
         stages.close()
         try:
             message, received = sync.receive(ours)
-            while message is not None and message["type"] == "step":
-                if journal.sink:
+            while message is not None and message["type"] in {"step", "warning"}:
+                if message["type"] == "warning":
+                    warnings.append(message["text"])
+                elif journal.sink:
                     journal.sink(sync.record_of(message, stage_pid))
                 message, received = sync.receive(ours)
         finally:
@@ -110,7 +115,7 @@ def _clone_in_stage(
 
 
 def _stage(
-    stage: tuple[Operation[object], ...],
+    stage: tuple[Operation[Init], ...],
     clone_flags: int,
     inside: tuple[Operation[Init], ...],
     stdio: tuple[int, int, int],
@@ -123,8 +128,9 @@ def _stage(
     if journal.sink:
         sync.send_steps_to(report)
     try:
-        operation.run(list(stage), None)
-        pid, pidfd = process.clone3(clone_flags | process.CLONE_PARENT, cgroup_fd)
+        tasks = os.open("/proc/self/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        operation.run(list(stage), Init(report, stdio))
+        pid, pidfd = process.clone3(clone_flags | process.CLONE_PARENT, cgroup_fd, tasks)
         if pid == 0:
             report.close()
             _inside(inside, stdio, inner)

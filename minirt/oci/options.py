@@ -44,7 +44,7 @@ def parse(options: tuple[str, ...], field: str) -> MountOptions:
         if option in REFUSED:
             raise Unsupported(f"use {field}", f"the mount option {option!r} is not supported yet", "leave it out")
         attributes |= SET.get(option, 0)
-        propagation = PROPAGATION.get(option, propagation)
+        propagation = PROPAGATION.get(option, propagation) & ~mount.MS_REC
         if option not in SET and option not in DEFAULTS and option not in PROPAGATION and option not in BINDS:
             key, sign, value = option.partition("=")
             data.append((key, value if sign else None))

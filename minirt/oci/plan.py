@@ -23,7 +23,7 @@ class Plan:
     command: str
     cgroup: str
     shim: tuple[Operation[object], ...]
-    stage: tuple[Operation[object], ...]
+    stage: tuple[Operation[Init], ...]
     new: tuple[str, ...]
     inside: tuple[Operation[Init], ...]
 
@@ -41,10 +41,7 @@ class Plan:
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yield (stage, description) of every operation in order."""
-        for operation in self.shim:
-            yield "shim", operation.describe()
-        for operation in self.stage:
-            yield "stage", operation.describe()
+        yield from (("shim", operation.describe()) for operation in self.shim)
+        yield from (("stage", operation.describe()) for operation in self.stage)
         yield "stage" if self.stage else "shim", self.describe_clone()
-        for step in self.inside:
-            yield "init", step.describe()
+        yield from (("init", operation.describe()) for operation in self.inside)

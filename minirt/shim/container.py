@@ -74,6 +74,7 @@ class Container:
         finally:
             for fd in theirs:
                 os.close(fd)
+        self._warnings += self._launched.warnings
         self.stdin = ours[0]
         for name, fd in (("stdout", ours[1]), ("stderr", ours[2])):
             if fd >= 0:

@@ -15,7 +15,8 @@ from minirt.linux import process
 from minirt.linux.operation import Operation
 from minirt.namespaces.kinds import FLAGS
 from minirt.oci import executor, sync
-from minirt.oci.compile import compile_process
+from minirt.oci.compile import compile_oom_score, compile_process
+from minirt.oci.init import Init
 from minirt.oci.spec import Process
 from minirt.shim.container import Container, Reply
 from minirt.shim.loop import Loop
@@ -76,7 +77,7 @@ class Session:
         pidfd = process.pidfd_open(container.pid)
         self._started = started
         try:
-            stage = (JoinProcess(pidfd, flags),)
+            stage: tuple[Operation[Init], ...] = (*compile_oom_score(self._spec), JoinProcess(pidfd, flags))
             self._launched = executor.spawn(stage, 0, self._inside, stdio, cgroup_fd, "clone3 into the container")
         finally:
             os.close(pidfd)

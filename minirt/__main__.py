@@ -1,0 +1,5 @@
+"""``python -m minirt`` is ``minirt``."""
+
+from minirt.cli.main import main
+
+main()

@@ -1,0 +1,267 @@
+"""``minirt run``: a container of its own, as docker run."""
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minirt.cli.main import need_root
+from minirt.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from minirt.engine.records import ContainerConfig, ContainerRecord, SandboxConfig, Volume
+    from minirt.shim.zygote import Zygote
+
+UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+@click.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False})
+@click.option("--rm", "remove", is_flag=True, help="Remove the container when it ends.")
+@click.option("-d", "--detach", is_flag=True, help="Do not wait: print the container's id.")
+@click.option("-i", "--interactive", is_flag=True, help="Give it our stdin.")
+@click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
+@click.option("-e", "--env", multiple=True, metavar="KEY[=VALUE]", help="Set an environment variable.")
+@click.option("-v", "--volume", multiple=True, metavar="HOST:PATH[:ro]", help="Show a path of the host.")
+@click.option("--name", default="", help="A name instead of a random one.")
+@click.option("-m", "--memory", default="", metavar="BYTES", help="Memory limit: 64m, 1g.")
+@click.option("--memory-swap", default="", metavar="BYTES", help="Memory and swap together; -1 is no limit.")
+@click.option("--cpus", type=float, default=0.0, help="CPU limit: 0.5 is half a CPU.")
+@click.option("-c", "--cpu-shares", type=int, default=0, help="CPU weight, as docker's shares (1024 is usual).")
+@click.option("--cpuset-cpus", default="", help="The CPUs it may use: 0-1,3.")
+@click.option("--pids-limit", type=int, default=0, help="How many processes it may have.")
+@click.option("--network", type=click.Choice(["none", "host", "bridge"]), default="bridge", show_default=True)
+@click.option("-p", "--publish", multiple=True, metavar="HOST:PORT[/udp]", help="Lead a port of the host to it.")
+@click.option("--pid", "pid_mode", type=click.Choice(["private", "host"]), default="private", help="PID namespace.")
+@click.option("--ipc", type=click.Choice(["private", "host"]), default="private", help="IPC namespace.")
+@click.option("-w", "--workdir", default="", help="Working directory.")
+@click.option("-u", "--user", default="", help="User: name or uid, with :group.")
+@click.option("-h", "--hostname", default="", help="Host name.")
+@click.option("--entrypoint", default=None, help="Replace the image's entrypoint.")
+@click.option("--read-only", is_flag=True, help="Make the root file system read-only.")
+@click.option("--privileged", is_flag=True, help="Every capability and device, nothing masked.")
+@click.option("--cap-add", multiple=True, help="Add a capability.")
+@click.option("--cap-drop", multiple=True, help="Drop a capability.")
+@click.option("--stop-signal", default="", help="What stop sends first (default TERM).")
+@click.option("--oom-score-adj", type=int, default=None, help="-1000 to 1000.")
+@click.option("--label", "-l", multiple=True, metavar="KEY=VALUE", help="A label.")
+@click.option("--pull", type=click.Choice(["missing", "always", "never"]), default="missing", show_default=True)
+@click.option("--best-effort-limits", is_flag=True, help="Warn about limits this kernel cannot set, and go on.")
+@click.option("--dry-run", is_flag=True, help="Print the operations in order; touch nothing.")
+@click.option("--trace", is_flag=True, help="Keep a journal of every step, for minirt explain.")
+@click.argument("image")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def run(image: str, command: tuple[str, ...], **options: Any) -> int:
+    """Run COMMAND in a new container of IMAGE."""
+    from minirt.shim.zygote import Zygote
+
+    need_root("run a container")
+    if options["dry_run"]:
+        from minirt.cli.dryrun import print_plan
+
+        return print_plan(*configure(image, command, options))
+    zygote = Zygote()
+    try:
+        return _run(zygote, image, command, options)
+    finally:
+        zygote.close()
+
+
+def _run(zygote: "Zygote", image: str, command: tuple[str, ...], options: dict[str, Any]) -> int:
+    from minirt.cli.limits import settle
+    from minirt.engine import containers, images, sandboxes, store
+
+    sandbox_config, config = configure(image, command, options)
+    config = settle(config, best_effort=options["best_effort_limits"])
+    found = images.ensure(image, options["pull"])
+    container_id = sandboxes.new_id()
+    if options["name"]:
+        store.reserve_name(options["name"], container_id)
+    try:
+        sandbox = sandboxes.run(sandbox_config, zygote, container_id)
+        record = containers.create(sandbox, config, found, container_id)
+        return _detached(record) if options["detach"] else _attached(record, options)
+    except BaseException:
+        if not _is_started(container_id):
+            sandboxes.remove(container_id)
+            store.release_name(options["name"], container_id)
+        raise
+
+
+def _is_started(container_id: str) -> bool:
+    from minirt.shim import status
+
+    with contextlib.suppress(FileNotFoundError):
+        found = status.read(container_id)
+        return found is not None and found.started_at > 0
+    return False
+
+
+def _detached(record: "ContainerRecord") -> int:
+    from minirt.engine import containers
+
+    show_warnings(containers.start(record))
+    click.echo(record.id)
+    return 0
+
+
+def _attached(record: "ContainerRecord", options: dict[str, Any]) -> int:
+    """Start it with our stdio, wait, and do what must follow its end."""
+    from minirt.cli.streams import Detached, Streams, flush_own, output_pipes
+    from minirt.engine import containers, sandboxes
+    from minirt.shim import protocol
+    from minirt.shim.client import ShimClient
+
+    with ShimClient(record.sandbox_id) as shim:
+        show_warnings(containers.bring_to_gate(shim, record))
+        outputs, ends = output_pipes(options["tty"])
+        _, received = shim.call_with_fds(protocol.Attach(container=record.id, once=True), ends)
+        for end in ends:
+            os.close(end)
+        entry = received[0] if received else -1
+        if not options["interactive"] and not options["tty"]:
+            entry = -1
+        shim.call(protocol.Start(container=record.id))
+        flush_own()
+        streams = Streams(
+            shim,
+            outputs,
+            entry,
+            terminal=options["tty"],
+            send_signal=lambda number: containers.kill(record, number),
+        )
+        try:
+            outcome = streams.run(shim.send(protocol.Wait(container=record.id, caretaker=True)))
+        except Detached:
+            return 0
+        if options["remove"]:
+            sandboxes.remove(record.sandbox_id)
+        else:
+            sandboxes.stop(record.sandbox_id)
+    if outcome["reason"] == "OOMKilled":
+        click.echo(f"minirt: {record.config.name} was killed: it went over its memory limit", err=True)
+    code: int = outcome["exit_code"]
+    return code
+
+
+def show_warnings(prepared: dict[str, Any]) -> None:
+    """Print what could not be done and was not essential."""
+    for text in prepared.get("warnings", ()):
+        click.echo(f"minirt: warning: {text}", err=True)
+
+
+def configure(
+    image: str, command: tuple[str, ...], options: dict[str, Any]
+) -> tuple["SandboxConfig", "ContainerConfig"]:
+    """Return what the flags ask for."""
+    from minirt.engine.records import ContainerConfig, SandboxConfig, Security
+    from minirt.engine.sandboxes import new_id
+
+    name = options["name"] or f"run-{new_id()[:8]}"
+    sandbox = SandboxConfig(
+        name=name,
+        uid=name,
+        hostname=options["hostname"],
+        network=options["network"],
+        pid=options["pid_mode"],
+        ipc="host" if options["ipc"] == "host" else "pod",
+        ports=tuple(_port(text) for text in options["publish"]),
+        single=True,
+        trace=options["trace"],
+    )
+    config = ContainerConfig(
+        name=name,
+        image=image,
+        command=(options["entrypoint"],) if options["entrypoint"] else (),
+        args=command,
+        env=tuple(_variable(text) for text in options["env"]),
+        cwd=options["workdir"],
+        volumes=tuple(_volume(text) for text in options["volume"]),
+        security=Security(
+            user=options["user"],
+            add=options["cap_add"],
+            drop=options["cap_drop"],
+            privileged=options["privileged"],
+            readonly_rootfs=options["read_only"],
+        ),
+        resources=_resources(options),
+        oom_score_adj=options["oom_score_adj"],
+        terminal=options["tty"],
+        stdin=options["interactive"],
+        stdin_once=True,
+        stop_signal=options["stop_signal"],
+        labels=dict(_label(text) for text in options["label"]),
+        remove_after_exit=options["remove"],
+    )
+    return sandbox, config
+
+
+def _resources(options: dict[str, Any]) -> Any:
+    from minirt.cgroups.resources import Cpu, Memory, Pids, Resources
+
+    memory = None
+    if options["memory"] or options["memory_swap"]:
+        limit = _size(options["memory"]) if options["memory"] else None
+        swap = _size(options["memory_swap"]) if options["memory_swap"] else 2 * limit if limit else None
+        memory = Memory(limit=limit, swap=swap)
+    cpu = Cpu(
+        shares=options["cpu_shares"] or None,
+        quota=round(options["cpus"] * 100000) or None,
+        period=100000 if options["cpus"] else None,
+        cpus=options["cpuset_cpus"],
+    )
+    pids = Pids(options["pids_limit"]) if options["pids_limit"] else None
+    return Resources(memory=memory, cpu=cpu if cpu != Cpu() else None, pids=pids)
+
+
+def _size(text: str) -> int:
+    """Return bytes: a number with b, k, m, g or t (powers of 1024), as docker reads it; -1 is no limit."""
+    number, unit = text[:-1], text[-1:].lower()
+    if text == "-1":
+        return -1
+    if unit.isdigit():
+        number, unit = text, "b"
+    try:
+        return int(float(number) * UNITS[unit])
+    except (ValueError, KeyError):
+        raise InvalidInput(
+            f"use the size {text!r}", "it is no number with b, k, m, g or t", "for example 64m"
+        ) from None
+
+
+def _variable(text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not key:
+        raise InvalidInput(f"set the variable {text!r}", "it has no name", "write KEY=VALUE")
+    return key, value if sign else os.environ.get(key, "")
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    return key, value
+
+
+def _volume(text: str) -> "Volume":
+    """Return a volume; a missing directory of the host is made, as docker's -v does."""
+    from minirt.engine.records import Volume
+
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    if not source.startswith("/") or not target.startswith("/") or mode not in {"", "ro", "rw"}:
+        raise InvalidInput(
+            f"use the volume {text!r}", "it is not /HOST/PATH:/CONTAINER/PATH[:ro]", "give absolute paths"
+        )
+    if not os.path.exists(source):
+        os.makedirs(source)
+    return Volume(source, os.path.normpath(target), readonly=mode == "ro")
+
+
+def _port(text: str) -> Any:
+    from minirt.engine.records import Port
+
+    ports, _, protocol = text.partition("/")
+    *address, host, container = ("", *ports.split(":")) if ports.count(":") == 1 else ports.split(":")
+    try:
+        return Port(int(container), int(host), protocol or "tcp", "".join(address))  # type: ignore[arg-type]
+    except ValueError:
+        raise InvalidInput(f"publish {text!r}", "it is not [IP:]HOST:CONTAINER[/udp]", "for example 8080:80") from None

@@ -1,0 +1,76 @@
+"""What running a container would do, without doing it: the same compilers, and their plans' own words."""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Interface
+
+from msgspec import structs
+
+from minirt import paths
+from minirt.cgroups import tree as cgroup_tree
+from minirt.engine import containers, sandboxes
+from minirt.engine.compile import shared_kinds
+from minirt.engine.records import ContainerConfig, SandboxConfig, SandboxRecord
+from minirt.images.snapshots import Overlay, Snapshots
+from minirt.images.store import ImageStore
+from minirt.namespaces.rootfs import MountOverlay
+from minirt.oci.compile import compile_spec
+from minirt.pod import sandbox as pod_sandbox
+from minirt.security.capabilities import last_cap
+
+
+def lines(sandbox_config: SandboxConfig, config: ContainerConfig) -> Iterator[tuple[str, str]]:
+    """Yield (stage, description) of every operation, in order.
+
+    Raises:
+        NotFound: the image is not in the store.
+        InvalidInput: what starting would refuse, too.
+    """
+    image = ImageStore().get(config.image)
+    container_id = sandboxes.new_id()
+    record = _record(sandbox_config, container_id)
+    directory = paths.sandbox_dir(container_id)
+    yield from _sandbox_plan(record, str(directory)).lines()
+    yield from _network(record)
+    overlay = Snapshots(paths.data_root()).preview(container_id, image)
+    spec = containers.spec_of(config, container_id, record, image, overlay)
+    bundle = str(paths.container_dir(container_id))
+    plan = compile_spec(spec, bundle, _mount(overlay, bundle), cgroup_tree.find(), last_cap())
+    yield from plan.lines()
+
+
+def _record(config: SandboxConfig, sandbox_id: str) -> SandboxRecord:
+    config = structs.replace(
+        config, hostname=config.hostname or sandbox_id[:12], cgroup=config.cgroup or f"run-{sandbox_id}"
+    )
+    return SandboxRecord(sandbox_id, config, paths.boot_id(), "ready", 0)
+
+
+def _sandbox_plan(record: SandboxRecord, directory: str) -> pod_sandbox.Plan:
+    config = record.config
+    return pod_sandbox.Plan(
+        directory=directory,
+        kinds=shared_kinds(config.network, record),
+        hostname=config.hostname,
+        cgroup=config.cgroup,
+        share_pid=config.pid == "pod",
+        shm_bytes=0 if config.ipc == "host" else config.shm_bytes,
+        last_cap=last_cap(),
+        sysctls=config.sysctls,
+        resources=config.resources,
+    )
+
+
+def _network(record: SandboxRecord) -> Iterator[tuple[str, str]]:
+    if record.config.network == "bridge":
+        from minirt.network.plan import plan_attach
+        from minirt.network.settings import BridgeSettings
+
+        settings = BridgeSettings()
+        first = IPv4Interface((int(settings.gateway.ip) + 1, settings.subnet.prefixlen))
+        for operation in plan_attach(record.id, first, settings):
+            yield "engine", operation.describe()
+
+
+def _mount(overlay: Overlay, bundle: str) -> MountOverlay:
+    lowers = tuple(map(str, overlay.lowers))
+    return MountOverlay(lowers, str(overlay.upper), str(overlay.work), f"{bundle}/rootfs")
