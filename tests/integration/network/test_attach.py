@@ -14,6 +14,7 @@ from tests.integration.network.topology import Namespace
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("nft")]
 
+DATAGRAM = socket.SOCK_DGRAM
 SMALL = BridgeSettings("small0", IPv4Network("10.99.0.0/29"))
 
 
@@ -42,6 +43,18 @@ def test_a_sandbox_and_its_host_reach_each_other(host: Host) -> None:
         assert sandbox.reaches(server, str(got.gateway)) == str(got.address.ip)
     with sandbox.listen() as server:
         assert host.reaches(server, str(got.address.ip)) == str(got.gateway)
+
+
+def test_the_first_packet_arrives(host: Host) -> None:
+    """Nothing is dropped for want of a carrier: a lost ARP request alone would cost a second."""
+    one, two = host.sandbox(), host.sandbox()
+    got = {sandbox: str(host.attach(name, sandbox).address.ip) for name, sandbox in {"one": one, "two": two}.items()}
+    for sender, receiver in ((one, two), (host, two), (host, one)):
+        with receiver.open_socket(kind=DATAGRAM) as server, sender.open_socket(kind=DATAGRAM) as client:
+            server.bind(("0.0.0.0", 5000))
+            server.settimeout(0.5)
+            client.sendto(b"first", (got[receiver], 5000))
+            assert server.recv(16) == b"first"
 
 
 def test_the_outside_sees_the_host_and_not_the_pod(host: Host, outside: Namespace) -> None:
@@ -106,7 +119,7 @@ def test_a_failed_attach_is_undone(host: Host) -> None:
     before = host.state()
     taken = host.sandbox()
     taken.run("ip link add eth0 type bridge")
-    with pytest.raises(StepFailed, match="RTM_NEWLINK veth.*: File exists"):
+    with pytest.raises(StepFailed, match=r"RTM_NEWLINK veth.*: File exists"):
         host.attach("a", taken)
     assert host.state() == before
     assert addresses.leases() == []
@@ -137,7 +150,7 @@ def test_a_colliding_route_is_refused_by_name(host: Host, route: str) -> None:
 
 def test_somebody_elses_bridge_is_not_touched(host: Host) -> None:
     host.run("ip link add minirt0 type bridge")
-    with pytest.raises(NetworkError, match="minirt did not make.*MINIRT_BRIDGE"):
+    with pytest.raises(NetworkError, match=r"minirt did not make.*MINIRT_BRIDGE"):
         host.attach("a", host.sandbox())
     assert "minirt0" in host.state()["links"]
     assert addresses.leases() == []
