@@ -73,7 +73,7 @@ class StepFailed(MinirtError):
         """Return ``error`` as a StepFailed that says what was being done."""
         number = error.errno or 0
         name = f" on {error.filename}" if error.filename else ""
-        why = (os.strerror(number) if number else str(error)) + name
+        why = (error.strerror or (os.strerror(number) if number else str(error))) + name
         return cls(what, why, do, errno=number, stage=stage, step=step)
 
     def to_wire(self) -> dict[str, Any]:

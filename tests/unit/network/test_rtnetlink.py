@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from minirt.errors import StepFailed
 from minirt.network.rtnetlink import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Message, Rtnetlink
 
 
@@ -70,8 +71,9 @@ def test_the_kernels_own_words_are_kept(route: Rtnetlink) -> None:
     """Two words for one error: the errno's, and what the kernel's extended acknowledgement adds."""
     address = {"IFA_LOCAL": "127.0.0.1", "IFA_ADDRESS": "127.0.0.1"}
     message = Message("RTM_NEWADDR", {"family": 2, "prefixlen": 8, "index": 1}, address, NLM_F_CREATE | NLM_F_EXCL)
-    with pytest.raises(FileExistsError, match=r"File exists \(.*[Aa]ddress already assigned\)"):
+    with pytest.raises(FileExistsError, match=r"File exists \(.*[Aa]ddress already assigned\)") as caught:
         route.change(message)
+    assert "already assigned" in str(StepFailed.from_os_error("give lo an address", caught.value))
 
 
 def test_only_the_messages_are_imported() -> None:
