@@ -29,7 +29,7 @@ from minirt.images.catalog import Record
 from minirt.images.image import Platform
 from minirt.images.install import Installation, NoSource, Report
 from minirt.images.make import make_manifest, store_layer
-from minirt.images.manifest import Descriptor, Index, Manifest
+from minirt.images.manifest import Descriptor, Index
 from minirt.images.reference import Reference
 from minirt.images.workspace import Workspace
 

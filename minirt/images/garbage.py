@@ -20,11 +20,11 @@ def collect(root: Path) -> list[str]:
     """Remove what nothing uses; return the digests of the blobs that went."""
     with locked(root):
         used = {hex_of(digest) for digest in _used(root)}
-        blobs = [path for path in _children(root / "blobs" / "sha256") if path.name not in used]
-        layers = [path for path in _children(root / "snapshots") if path.name not in used and path.name != "containers"]
+        blobs = [path for path in children(root / "blobs" / "sha256") if path.name not in used]
+        layers = [path for path in children(root / "snapshots") if path.name not in used and path.name != "containers"]
         for path in (*blobs, *layers):
             discard(root, path)
-    for path in _children(root / "trash"):
+    for path in children(root / "trash"):
         delete(path)
     return [f"sha256:{path.name}" for path in blobs]
 
@@ -62,10 +62,11 @@ def of_images(root: Path) -> set[str]:
 
 def _used(root: Path) -> set[str]:
     used = leases(root) | of_images(root)
-    for container in _children(root / "snapshots" / "containers"):
+    for container in children(root / "snapshots" / "containers"):
         used.update(layers_of(container) or ())
     return used
 
 
-def _children(directory: Path) -> list[Path]:
+def children(directory: Path) -> list[Path]:
+    """Return what is in a directory, nothing where there is none."""
     return list(directory.iterdir()) if directory.exists() else []

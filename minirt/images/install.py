@@ -101,7 +101,9 @@ class Installation:
     def _config(self, found: Manifest, what: str) -> ConfigFile:
         if found.config.size > LARGEST_DOCUMENT:
             raise ImageError(f"read {what}", f"its config has {found.config.size} bytes", "have the image made anew")
-        self._fetch(found.config)
+        if not self._blobs.has(found.config.digest):
+            with self._source.blob(found.config.digest) as pieces:
+                self._blobs.write(pieces, self._job, found.config.digest, found.config.size)
         config = manifest.read_config(self._blobs.read(found.config.digest), what)
         if len(config.rootfs.diff_ids) != len(found.layers):
             why = f"its config speaks of {len(config.rootfs.diff_ids)} layers, its manifest of {len(found.layers)}"
@@ -135,21 +137,17 @@ class Installation:
         if self._blobs.has(layer.digest):
             self._tell(layer, "present", layer.size)
         else:
-            self._tell(layer, "downloading", 0)
-            self._fetch(layer)
+            with self._source.blob(layer.digest) as pieces:
+                self._blobs.write(self._counted(layer, pieces), self._job, layer.digest, layer.size)
 
-    def _fetch(self, what: Descriptor) -> None:
-        if not self._blobs.has(what.digest):
-            with self._source.blob(what.digest) as pieces:
-                self._blobs.write(self._counted(what, pieces), self._job, what.digest, what.size)
-
-    def _counted(self, what: Descriptor, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def _counted(self, layer: Descriptor, pieces: Iterator[bytes]) -> Iterator[bytes]:
         done = 0
+        self._tell(layer, "downloading", done)
         for piece in pieces:
             if self._stopped.is_set():
-                raise ImageError(f"fetch {what.digest[:19]}", "the pull was stopped")
+                raise ImageError(f"fetch layer {layer.digest[:19]}", "it was stopped")
             done += len(piece)
-            self._tell(what, "downloading", done)
+            self._tell(layer, "downloading", done)
             yield piece
 
     def _tell(self, what: Descriptor, state: Literal["downloading", "present", "unpacking", "done"], done: int) -> None:

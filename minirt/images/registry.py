@@ -11,6 +11,7 @@ Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 import contextlib
 import ipaddress
 import json
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -185,7 +186,8 @@ def _reason(error: Exception) -> str:
     """Return the innermost reason of urllib3's nested errors, without its objects' addresses."""
     while isinstance(getattr(error, "reason", None), Exception):
         error = error.reason  # type: ignore[attr-defined]
-    return str(error).rpartition(": ")[2] or type(error).__name__
+    said = str(error).rpartition(": ")[2] or type(error).__name__
+    return re.sub(r"\[Errno -?\d+\] ", "", said)
 
 
 def _first_error(body: bytes) -> tuple[str, str]:

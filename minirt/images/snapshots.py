@@ -78,10 +78,7 @@ class Snapshots:
             if home.exists():
                 raise Conflict(f"make a snapshot for {key}", "there is one", "remove the container first")
             chain = chain_ids(image.diff_ids)
-            missing = [chain_id for chain_id in chain if not self.layer(chain_id).exists()]
-            if missing:
-                why = f"layer {missing[0][:19]} of its image is not in the store"
-                raise NotFound(f"make a snapshot for {key}", why, "pull or load the image again")
+            self._check_unpacked(key, chain)
             self._make(home, chain)
         return self.get(key)
 
@@ -104,14 +101,27 @@ class Snapshots:
         chain = garbage.layers_of(home)
         if chain is None:
             raise NotFound(f"find the snapshot of {key}", "there is none")
+        return self._overlay(home, chain)
+
+    def preview(self, key: str, image: Image) -> Overlay:
+        """Return what ``prepare`` would, and make nothing. Raises NotFound: a layer is not unpacked here."""
+        chain = chain_ids(image.diff_ids)
+        self._check_unpacked(key, chain)
+        return self._overlay(self._containers / checked_id(key), chain)
+
+    def keys(self) -> list[str]:
+        """Return the keys of all containers that have a snapshot."""
+        return [home.name for home in garbage.children(self._containers) if not home.name.endswith("~")]
+
+    def _overlay(self, home: Path, chain: list[str]) -> Overlay:
         lowers = _visible([self.layer(chain_id) for chain_id in reversed(chain)])
         return Overlay(tuple(lowers) or (home / "empty",), home / "upper", home / "work")
 
-    def preview(self, key: str, image: Image) -> Overlay:
-        """Return what ``prepare`` would, with nothing made."""
-        home = self._containers / checked_id(key)
-        lowers = _visible([self.layer(chain_id) for chain_id in reversed(chain_ids(image.diff_ids))])
-        return Overlay(tuple(lowers) or (home / "empty",), home / "upper", home / "work")
+    def _check_unpacked(self, key: str, chain: list[str]) -> None:
+        missing = [chain_id for chain_id in chain if not self.layer(chain_id).exists()]
+        if missing:
+            why = f"layer {missing[0][:19]} of its image is not in the store"
+            raise NotFound(f"make a snapshot for {key}", why, "pull or load the image again")
 
     def remove(self, key: str) -> None:
         """Remove a container's writable layer, and layers that it was the last to use. Gone already is fine."""
