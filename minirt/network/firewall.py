@@ -14,7 +14,6 @@ Source: nft(8), iptables(8), libnftables; Documentation/networking/bridge.rst (b
 
 import hashlib
 import os
-import shutil
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -209,6 +208,8 @@ class Firewall:
 
 
 def _program(name: str) -> str | None:
+    import shutil
+
     return shutil.which(name, path=SEARCH)
 
 
