@@ -105,7 +105,7 @@ class Namespace:
         with self.inside():
             return {
                 "links": ", ".join(name for _, name in socket.if_nameindex()),
-                "nftables": self.run("nft list ruleset"),
+                "nftables": self.run("nft -s list ruleset"),
                 "iptables": self.run("iptables-nft -S"),
             }
 
