@@ -49,16 +49,20 @@ def inhabit() -> Iterator[Inhabit]:
         yield start
 
 
+DOMAIN_CONTROLLERS = {"memory", "io", "hugetlb", "rdma", "misc"}
+"""Those that a cgroup with processes of its own may not give to its children. Source: cgroup-v2.rst, "Threads"."""
+
+
 @pytest.fixture
 def controller() -> Iterator[str]:
     """A controller that the top gives to the cgroups below it, for the length of the test where it did not before."""
-    top = tree.find().mount
+    top = tree.find().base
     control = Path(top, "cgroup.subtree_control")
-    given = control.read_text().split()
-    offered = Path(top, "cgroup.controllers").read_text().split()
+    offered = DOMAIN_CONTROLLERS.intersection(Path(top, "cgroup.controllers").read_text().split())
+    given = offered.intersection(control.read_text().split())
     if not offered:
-        pytest.skip("cgroup2_tree: no controller at all")
-    name = given[0] if given else offered[0]
+        pytest.skip("cgroup2_tree: no controller of domains at all")
+    name = min(given or offered)
     if not given:
         control.write_text(f"+{name}")
     yield name
