@@ -99,11 +99,16 @@ class Running:
 
     def result(self) -> int:
         """Wait for the worker's end; return its exit code, or raise what it raised."""
-        return self._outcome.result(timeout=120)
+        try:
+            return self._outcome.result(timeout=30)
+        except TimeoutError:
+            said = {each.name: self.log(each.name)[-9:] for each in self.pod.all_containers}
+            pytest.fail(f"the pod goes on after {self.events}, having said {said}", pytrace=False)
 
-    def log(self, container: str) -> list[str]:
-        """Return the lines that a container has written so far."""
-        return [line.text for line in logs.read(requests.log_directory(self.pod), [container])]
+    def log(self, container: str, stream: str = "") -> list[str]:
+        """Return the lines that a container has written so far, to both streams or to one."""
+        lines = logs.read(requests.log_directory(self.pod), [container])
+        return [line.text for line in lines if stream in ("", line.stream)]
 
     def told(self) -> list[tuple[str, str]]:
         """Return the reasons and containers of all events."""

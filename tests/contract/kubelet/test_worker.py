@@ -10,6 +10,7 @@ from minirt.crimessages import api_pb2 as cri
 from minirt.engine.podface import PodFace
 from minirt.errors import ImageError, InvalidInput
 from minirt.kubelet import ending, pods
+from minirt.kubelet.backoff import Backoff
 from minirt.kubelet.worker import STOPPED_EXIT_CODE
 from tests.contract.kubelet.conftest import Running, container, manifest
 from tests.peers.daemon import await_true
@@ -92,8 +93,6 @@ def test_only_the_last_ended_container_of_a_name_is_kept(run: Run, face: PodFace
 
 
 def test_crash_loop_is_what_the_status_says_while_it_waits(run: Run) -> None:
-    from minirt.kubelet.backoff import Backoff
-
     pod = run(manifest([container("main", "exit 1")], restartPolicy="Always"), backoff=Backoff(60, 60))
     pod.wait_for("BackOff", "main")
     status = pod.worker.status().container_statuses[0]
@@ -149,8 +148,8 @@ def test_a_sandbox_that_dies_is_replaced(run: Run, face: PodFace) -> None:
 
 
 def test_containers_reach_each_other_on_localhost(run: Run) -> None:
-    server = container("server", "echo hello > /work/index.html; httpd -f -p 8080 -h /work & until [ -e /work/done ]; "
-                       "do sleep 0.05; done", **MOUNT)  # fmt: skip
+    serve = "echo hello > /work/index.html; httpd -f -p 8080 -h /work & until [ -e /work/done ]; do sleep 0.05; done"
+    server = container("server", serve, **MOUNT)
     client = container(
         "client",
         "until wget -qO- http://localhost:8080/; do sleep 0.05; done; touch /work/done",
@@ -209,8 +208,17 @@ def test_a_pod_removed_by_somebody_else_leaves_nothing(run: Run, face: PodFace) 
     assert not paths.volumes_dir(pod.pod.uid).exists()
 
 
-@pytest.mark.parametrize("example", ["hello", "init-containers", "shared-processes"])
+EXAMPLES = {
+    "hello": "fetch 3: Hello, world, from hello",
+    "init-containers": "begun at ",
+    "shared-processes": "told to stop",
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_the_examples_succeed(run: Run, example: str) -> None:
     pod = run(Path(__file__).parents[3] / f"examples/{example}.yaml", fail_fast=True)
-    said = {each.name: pod.log(each.name) for each in pod.pod.all_containers} if pod.result() else {}
-    assert pod.result() == 0, said
+    code = pod.result()
+    said = [line for each in pod.pod.all_containers for line in pod.log(each.name)]
+    assert code == 0, said
+    assert any(EXAMPLES[example] in line for line in said), said
