@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 
 from console import converse
-from disk import VmError, cache, say
+from disk import cache, locked
 from machine import Job, booted
+from report import VmError, say
 
 PROOF_TIMEOUT_S = 25.0
 
@@ -20,11 +21,12 @@ def accelerator(disk: Path) -> str:
         return "tcg"
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     verdict = cache() / f"accelerator-{boot_id}"
-    if not verdict.exists():
-        for old in cache().glob("accelerator-*"):
-            old.unlink(missing_ok=True)
-        verdict.write_text("kvm" if boots_with_kvm(disk) else "tcg")
-    return verdict.read_text()
+    with locked(cache() / "accelerator.lock"):
+        if not verdict.exists():
+            for old in cache().glob("accelerator-*-*"):
+                old.unlink()
+            verdict.write_text("kvm" if boots_with_kvm(disk) else "tcg")
+        return verdict.read_text()
 
 
 def boots_with_kvm(disk: Path) -> bool:

@@ -6,12 +6,12 @@ import signal
 import termios
 import time
 import tty
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
-from disk import VmError, say
 from machine import Job, Machine
+from report import VmError, say
 
 TIMED_OUT = 124  # as timeout(1) has it
 CHUNK_BYTES = 65536
@@ -31,6 +31,7 @@ class Session:
 
     def __init__(self, machine: Machine, sinks: Mapping[str, int], timeout_s: float | None) -> None:
         self.machine = machine
+        self.on_ready: Callable[[], None] = lambda: None
         self.sinks = sinks
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self.said = b""
@@ -59,13 +60,19 @@ class Session:
     def take(self, key: selectors.SelectorKey) -> None:
         """Handle what one descriptor has to say."""
         if key.data == "stdin":
-            self.machine.ports["hvc0"].sendall(os.read(STDIN, CHUNK_BYTES))
+            self.type_keys(os.read(STDIN, CHUNK_BYTES))
         elif key.data == "control":
             self.hear(self.machine.ports["control"].recv(CHUNK_BYTES))
         elif data := self.machine.ports[key.data].recv(CHUNK_BYTES):
             write_all(self.sinks[key.data], data)
         else:
             self.selector.unregister(key.fileobj)
+
+    def type_keys(self, keys: bytes) -> None:
+        """Give the machine what was typed. Raises VmError when the terminal has gone."""
+        if not keys:
+            raise VmError("the terminal is gone, and the shell's machine with it")
+        self.machine.ports["hvc0"].sendall(keys)
 
     def hear(self, data: bytes) -> None:
         """Take the machine's own words. Raises Ended at ``exit N``; VmError when it falls silent without that."""
@@ -74,7 +81,7 @@ class Session:
         for line in lines:
             word, _, rest = line.decode(errors="replace").partition(" ")
             if word == "ready":
-                self.send_window_size()
+                self.on_ready()
             elif word == "exit":
                 self.drain()
                 raise Ended(int(rest))
@@ -93,10 +100,9 @@ class Session:
                 pass
 
     def send_window_size(self) -> None:
-        """Tell the machine the size of our terminal, where we have one."""
-        if os.isatty(STDIN):
-            columns, rows = os.get_terminal_size(STDIN)
-            self.machine.ports["control"].sendall(f"{rows} {columns}\n".encode())
+        """Tell the machine the size of our terminal."""
+        columns, rows = os.get_terminal_size(STDIN)
+        self.machine.ports["control"].sendall(f"{rows} {columns}\n".encode())
 
 
 def converse(machine: Machine, job: Job) -> int:
@@ -104,13 +110,14 @@ def converse(machine: Machine, job: Job) -> int:
     if not job.shell:
         return Session(machine, {"out": STDOUT, "err": STDERR}, job.timeout_s).follow()
     session = Session(machine, {"hvc0": STDOUT}, job.timeout_s)
-    session.selector.register(STDIN, selectors.EVENT_READ, "stdin")
-    with raw_terminal(session):
+    with ExitStack() as stack:
+        # Until the shell is there, Ctrl-C is for vm/run.
+        session.on_ready = lambda: stack.enter_context(terminal_given_to(session))
         return session.follow()
 
 
 @contextmanager
-def raw_terminal(session: Session) -> Iterator[None]:
+def terminal_given_to(session: Session) -> Iterator[None]:
     """Give the terminal's every key to the machine, and follow its size, until the context ends."""
 
     def resized(_signal: int, _frame: FrameType | None) -> None:
@@ -120,6 +127,8 @@ def raw_terminal(session: Session) -> Iterator[None]:
     handler = signal.signal(signal.SIGWINCH, resized)
     try:
         tty.setraw(STDIN)
+        session.selector.register(STDIN, selectors.EVENT_READ, "stdin")
+        session.send_window_size()
         yield
     finally:
         termios.tcsetattr(STDIN, termios.TCSADRAIN, before)

@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from disk import TREE
+from image import TREE
 
 # Not of the tree but of this host: environments, caches, and what was compiled for its Python and its C library.
 HOST_ONLY = {".git", ".venv", ".vagrant", ".cache", ".hypothesis", "__pycache__", "build"}
@@ -121,7 +121,7 @@ def kernel_arguments(job: Job) -> str:
     """Return the kernel's command line."""
     init = "/lib/systemd/systemd systemd.unit=minirt-vm.service" if job.systemd else "/usr/local/lib/minirt-vm/init"
     # noinit_itable: do not fill inode tables that are thrown away with the run.
-    common = "console=ttyS0 quiet panic=-1 mitigations=off root=/dev/vda rw rootflags=noinit_itable"
+    common = "console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0 root=/dev/vda rw rootflags=noinit_itable"
     return f"{common} init={init}"
 
 
@@ -129,8 +129,9 @@ def write_drive(path: Path, job: Job) -> None:
     """Write the tar that the machine reads as its second disk: the tree as it is now, and the command."""
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         archive.add(TREE, "srv/minirt", filter=of_the_tree)
-        marker = "shell" if job.shell else "batch"
-        for name, text in {"command": command_script(job), marker: ""}.items():
+        texts = {"command": command_script(job)}
+        texts |= {name: "" for name, wanted in (("shell", job.shell), ("network", job.network)) if wanted}
+        for name, text in texts.items():
             source = path.with_name(name)
             source.write_text(text)
             archive.add(source, f"run/minirt-vm/{name}")
