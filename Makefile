@@ -49,7 +49,7 @@ test-root: setup-test ## the tests that need root (MARK='vm' for another choice,
 	$(AS_ROOT) $(PYTEST) -m '$(MARK)' $(ARGS)
 
 test-vm: setup-test ## in the VM, the tests that need cgroup v2 controllers
-	vm/run env MINIRT_REQUIRE=cgroup2 make --no-print-directory test-root MARK=vm ARGS='$(ARGS)'
+	MINIRT_REQUIRE=cgroup2 vm/run make --no-print-directory test-root MARK=vm ARGS='$(ARGS)'
 
 bench: setup-test ## minirt beside crun, docker and podman, as ratios
 	$(AS_ROOT) $(VENV)/bin/python -m tests.bench $(ARGS)

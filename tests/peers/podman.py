@@ -21,7 +21,6 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 infra_image = "{pause}"
 [network]
-network_backend = "cni"
 network_config_dir = "{directory}/networks"
 cni_plugin_dirs = ["/usr/lib/cni"]
 """
