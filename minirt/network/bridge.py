@@ -71,14 +71,13 @@ def attach(
         StepFailed: the kernel refused a message.
     """
     settings = settings or BridgeSettings()
-    with contextlib.ExitStack() as undo:
+    with _host() as host, fds.closing(_opened(netns)) as netns_fd, contextlib.ExitStack() as undo:
         with _held() as held:
             lease = addresses.claim(held.memory, sandbox_id, settings, ports)
             undo.callback(_take_down_one, sandbox_id, _delete)
             run(plan_bridge(settings, ports), held.context(settings))
-        with _host() as host, fds.closing(os.open(netns, os.O_RDONLY | os.O_CLOEXEC)) as netns_fd:
-            context = SandboxContext(host, Rtnetlink(inner), netns_fd)
-            run(plan_veth(sandbox_id, lease.interface, settings, ports), context)
+        context = SandboxContext(host, Rtnetlink(inner), netns_fd)
+        run(plan_veth(sandbox_id, lease.interface, settings, ports), context)
         undo.pop_all()
     return Attachment(INTERFACE, lease.interface, settings.gateway.ip, mac_of(lease.address), veth_name(sandbox_id))
 
@@ -86,12 +85,14 @@ def attach(
 def repair(settings: BridgeSettings | None = None) -> None:
     """Put back what somebody took out of the bridge's rules, as docker may when it starts.
 
-    Nothing happens when no sandbox is on the bridge, and little (a few netlink messages) when all is in place.
-    ``attach`` does the same for those that are there already.
+    Nothing happens when no sandbox is on the bridge, and all but nothing (one message to nftables) when no rule of the
+    host has changed. ``attach`` does the same. Who lives as long as a sandbox calls this when ``firewall.watch`` tells
+    of a change; of many who do, the first one repairs.
     """
     settings = settings or BridgeSettings()
     with _held() as held:
-        if leases := addresses.leases(settings.bridge):
+        leases = addresses.leases(settings.bridge)
+        if leases and not held.firewall.untouched:
             ports = [port for lease in leases for port in lease.ports]
             run(plan_bridge(settings, ports), held.context(settings))
 
@@ -191,6 +192,13 @@ def _forwards(settings: BridgeSettings) -> list[Forward]:
 
 def _leads(leases: list[Lease]) -> list[Forward]:
     return [Forward(port, lease.address) for lease in leases for port in lease.ports]
+
+
+def _opened(netns: Path) -> int:
+    try:
+        return os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StepFailed.from_os_error("open a sandbox's network namespace", error, stage=journal.stage) from error
 
 
 @contextlib.contextmanager

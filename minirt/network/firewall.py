@@ -27,6 +27,9 @@ from minirt.network.addresses import Memory
 from minirt.network.settings import BridgeSettings, PortMapping
 
 NETLINK_NETFILTER = 12
+SOL_NETLINK = 270
+NETLINK_NO_ENOBUFS = 5
+NFNLGRP_NFTABLES = 7
 NFT_MSG_NEWGEN = 0x0A0F
 NFT_MSG_GETGEN = 0x0A10
 NLM_F_REQUEST = 1
@@ -166,6 +169,11 @@ class Firewall:
         self._changes = 0
         self._in_place = False
 
+    @property
+    def untouched(self) -> bool:
+        """Say whether all is known to be as the last holder of the lock left it."""
+        return self._found == self._memory.generation != 0 and not _legacy()
+
     def install(self, rules: str) -> None:
         """Put a ``ruleset`` in place, unless it is. Raises NetworkError: nft is not installed, or refuses it."""
         digest, memory = hashlib.sha256(rules.encode()).hexdigest(), self._memory
@@ -226,6 +234,19 @@ def _spawn(command: tuple[str, ...], text: str = "") -> str:
     if done.returncode:
         raise NetworkError(f"change rules with {name}", done.stderr.strip(), "try it by hand: nft list ruleset")
     return done.stdout
+
+
+def watch() -> socket.socket:
+    """Return a socket that is readable when somebody has changed nftables rules of this network namespace.
+
+    Receive what is there, into a small buffer: the changes themselves do not matter. Changes through iptables' legacy
+    backend are not told. Source: linux/netfilter/nfnetlink.h, NFNLGRP_NFTABLES.
+    """
+    watcher = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+    watcher.bind((0, 1 << NFNLGRP_NFTABLES - 1))
+    watcher.setsockopt(SOL_NETLINK, NETLINK_NO_ENOBUFS, 1)
+    watcher.setblocking(False)
+    return watcher
 
 
 def generation() -> int:

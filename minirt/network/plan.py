@@ -40,6 +40,7 @@ def plan_bridge(settings: BridgeSettings, ports: Sequence[PortMapping] = ()) -> 
     bridge = settings.bridge
     return [
         EnsureBridge(settings),
+        # It stays on when the last sandbox goes: by then others may rely on it.
         SetSysctl("ipv4/ip_forward", "1"),
         # A pod could otherwise announce itself to the host as its IPv6 router (CVE-2020-10749).
         SetSysctl(f"ipv6/conf/{bridge}/accept_ra", "0"),

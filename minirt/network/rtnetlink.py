@@ -174,7 +174,7 @@ class Rtnetlink:
 
     def _receive(self, answers: list[Any]) -> bool:
         """Add one datagram's messages to ``answers``; say whether the kernel has answered in full."""
-        for answer in codec().marshal.parse(self._channel.recv(1 << 17)):
+        for answer in codec().marshal.parse(self._channel.recv(1 << 16)):
             header = answer["header"]
             if header["sequence_number"] != self._sequence:
                 continue

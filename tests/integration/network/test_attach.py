@@ -1,5 +1,7 @@
 """Sandboxes on the bridge reach each other, their host and the outside; afterwards nothing is left."""
 
+import asyncio
+import os
 import socket
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -133,9 +135,10 @@ def test_a_netlink_socket_of_the_wrong_namespace_is_undone(host: Host) -> None:
     assert host.state() == before
 
 
-def test_a_missing_namespace_is_undone(host: Host) -> None:
+def test_a_missing_namespace_is_refused(host: Host) -> None:
     before = host.state()
-    with host.netlink() as inner, host.inside(), pytest.raises(FileNotFoundError):
+    gone = pytest.raises(StepFailed, match=r"network namespace: No such file or directory on /run/no/such/netns")
+    with host.netlink() as inner, host.inside(), gone:
         bridge.attach("a", Path("/run/no/such/netns"), inner)
     assert host.state() == before
 
@@ -190,3 +193,14 @@ def test_the_socket_stays_the_callers(host: Host) -> None:
         bridge.attach("a", sandbox.path, inner)
         assert inner.fileno() > 0
         assert inner.family == socket.AF_NETLINK
+
+
+def test_it_works_inside_a_running_event_loop(host: Host) -> None:
+    """gRPC's server runs one; pyroute2's own sockets cannot be used there."""
+
+    async def serve() -> None:
+        host.attach("a", host.sandbox())
+        host.detach("a")
+
+    asyncio.run(serve())
+    assert len(os.listdir("/proc/self/task")) == 1

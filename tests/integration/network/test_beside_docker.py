@@ -1,5 +1,7 @@
 """Beside a docker: FORWARD drops, and frames on a bridge are shown to iptables as well."""
 
+import contextlib
+import select
 import shutil
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -163,3 +165,20 @@ def test_without_nft_the_error_says_so_and_all_is_undone(host: Host, monkeypatch
         with pytest.raises(NetworkError, match=r"cannot run nft: it is not installed \(install nftables\)"):
             host.attach("a", host.sandbox())
     assert host.state() == before
+
+
+def test_a_change_of_rules_is_told_and_repaired_once(host: Host) -> None:
+    host.attach("a", host.sandbox())
+    with host.inside(), firewall.watch() as watcher:
+        assert not select.select([watcher], [], [], 0)[0]
+        host.run(*LIKE_DOCKER)
+        changes = 0
+        while select.select([watcher], [], [], 0.2)[0]:
+            with contextlib.suppress(BlockingIOError):
+                while watcher.recv(16):
+                    pass
+            before = firewall.generation()
+            bridge.repair()
+            changes += firewall.generation() != before
+        assert changes == 1
+    assert rules(host).count("-A DOCKER-USER -") == 4
