@@ -31,6 +31,8 @@ from minirt.shim.client import ShimClient
 from minirt.shim.status import UNKNOWN_CODE, Status
 
 CREATED = Status(state="created")
+CAUSE = "minirt.io/yaml"
+"""The annotation that says which field of the user's YAML a container comes from."""
 
 
 def create(sandbox: SandboxRecord, config: ContainerConfig, image: Image, container_id: str) -> ContainerRecord:
@@ -108,6 +110,7 @@ def bring_to_gate(shim: ShimClient, record: ContainerRecord) -> dict[str, object
         overlay=protocol.Overlay(tuple(map(str, overlay.lowers)), str(overlay.upper), str(overlay.work)),
         stdin=record.config.stdin,
         log_path=record.log_path,
+        cause=record.config.annotations.get(CAUSE, ""),
     )
     return shim.call(request)
 

@@ -51,7 +51,7 @@ class Maker:
         self._node = node
         self._backoff = backoff
         self._observer = observer
-        self._fail_fast = fail_fast
+        self.fail_fast = fail_fast
         self._images = Images(face, backoff, observer, changed)
         self.failed_ns: dict[str, int] = {}
         self.waiting: dict[str, Waiting] = {}
@@ -77,7 +77,7 @@ class Maker:
         now_ns = time.time_ns()
         images = [self._images.get(each, 0, now_ns) for each in self._pod.all_containers]
         for each in images:
-            if isinstance(each, NoImage) and self._fail_fast:
+            if isinstance(each, NoImage) and self.fail_fast:
                 raise each.error
         return None not in images
 
@@ -101,7 +101,7 @@ class Maker:
         if image is None:
             return False
         if isinstance(image, NoImage):
-            if self._fail_fast:
+            if self.fail_fast:
                 raise image.error
             self.waiting[start.container.name] = Waiting(image.reason, str(image.error))
             return False
@@ -154,7 +154,7 @@ class Maker:
 
     def _failed(self, key: str, event: Reason, reason: str, error: MinirtError, *, again: bool = False) -> bool:
         """Raise what went wrong, or note it; return False: nothing was done."""
-        if self._fail_fast:
+        if self.fail_fast:
             raise error
         self._note(key, event, reason, error, again=again)
         return False

@@ -71,6 +71,10 @@ class PodWorker:
         self._stopping = True
         self._alarm.ring()
 
+    def keep_trying(self) -> None:
+        """From now on, try again what cannot be made, as in a cluster."""
+        self._maker.fail_fast = False
+
     def run(self) -> int:
         """Run the pod until nothing is left to run, or until ``stop``; in the end its sandbox is stopped, not removed.
 

@@ -54,13 +54,17 @@ class Overlay(Struct):
 
 
 class Create(Request):
-    """Bring a container to its gate. ``bundle`` holds config.json; without ``log_path`` output is not logged."""
+    """Bring a container to its gate. ``bundle`` holds config.json; without ``log_path`` output is not logged.
+
+    ``cause`` is what the journal names as the reason: the field of the user's YAML.
+    """
 
     container: str
     bundle: str
     overlay: Overlay | None = None
     stdin: bool = False
     log_path: str = ""
+    cause: str = ""
 
 
 class Start(Request):

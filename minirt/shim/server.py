@@ -180,7 +180,10 @@ class Shim:
         plan = compile_spec(spec, request.bundle, overlay, tree.find(), self._last_cap)
         container = Container(self._loop, request.container, plan, self._changed)
         self._containers[request.container] = container
-        container.create(stdin=request.stdin, terminal=spec.process.terminal, log_path=request.log_path, reply=reply)
+        with journal.because(request.cause):
+            container.create(
+                stdin=request.stdin, terminal=spec.process.terminal, log_path=request.log_path, reply=reply
+            )
 
     def _on_start(self, connection: Connection, request: protocol.Start, reply: Reply, _: list[int]) -> None:
         self._find(request.container).start(reply)

@@ -1,0 +1,211 @@
+"""``minirt pod run`` and ``start``: a pod worker in this process, or in one of its own (-d)."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from minirt import paths
+from minirt.cli import podview
+from minirt.engine import store
+from minirt.engine.face import EngineFace
+from minirt.engine.records import SandboxRecord
+from minirt.errors import Conflict, MinirtError, from_wire
+from minirt.kubelet import events, loading, logs, node, preflight, requests, workers
+from minirt.kubelet.backoff import Backoff
+from minirt.kubelet.events import Event
+from minirt.kubelet.manifest import Pod
+from minirt.kubelet.worker import PodWorker
+from minirt.shim.zygote import Zygote
+
+Options = dict[str, Any]
+
+
+def load(manifest: str) -> Pod:
+    """Return the pod of a manifest file (``-``: stdin), its warnings shown.
+
+    Raises:
+        InvalidInput: the manifest.
+        Conflict: a pod of this name and namespace exists.
+    """
+    pod = loading.load("-" if manifest == "-" else Path(manifest), podview.warn)
+    for record in store.sandboxes():
+        config = record.config
+        if not config.single and (config.name, config.namespace) == (pod.metadata.name, pod.metadata.namespace):
+            raise _exists(record)
+    return pod
+
+
+def _exists(record: SandboxRecord) -> Conflict:
+    name = record.config.name
+    do = f"minirt pod stop {name}" if workers.find(record.config.uid) else f"minirt pod start {name}, or pod rm {name}"
+    return Conflict(f"run the pod {name}", "a pod of this name exists", do)
+
+
+def check_limits(pod: Pod, *, best_effort: bool) -> None:
+    """Refuse limits that this machine cannot keep, or with ``best_effort`` warn of them.
+
+    Raises:
+        ControllerMissing: the first of them.
+    """
+    for problem in preflight.problems(pod, node.here()):
+        if not best_effort:
+            raise problem
+        podview.warn(str(problem))
+
+
+def in_foreground(zygote: Zygote, pod: Pod, options: Options) -> int:
+    """Run the pod here: progress, then logs, until it is done or Ctrl-C; then nothing is left of it."""
+    worker = _worker(zygote, pod, options, podview.Progress(pod).show, fail_fast=True)
+    with workers.Registration(pod.uid), _stopping_on_signals(worker):
+        try:
+            with _following_logs(pod):
+                return worker.run()
+        finally:
+            if not options["keep"]:
+                worker.remove()
+                shutil.rmtree(requests.log_directory(pod), ignore_errors=True)
+
+
+def _worker(zygote: Zygote, pod: Pod, options: Options, observer: events.Observer, *, fail_fast: bool) -> PodWorker:
+    face = EngineFace(zygote, trace=options["trace"], best_effort=options["best_effort_limits"])
+    backoff = Backoff(cap_s=options["backoff_cap"]) if options["backoff_cap"] else Backoff()
+    return PodWorker(face, pod, observer=observer, backoff=backoff, fail_fast=fail_fast)
+
+
+@contextlib.contextmanager
+def _stopping_on_signals(worker: PodWorker) -> Iterator[None]:
+    """Stop the pod on Ctrl-C, SIGTERM or a closed terminal; the second Ctrl-C is Python's own."""
+
+    def stop(number: int, _: object) -> None:
+        if number == signal.SIGINT:
+            click.echo("\nStopping… (Ctrl-C again to leave it as it is)", err=True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        worker.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _following_logs(pod: Pod) -> Iterator[None]:
+    """Show what the containers write, while the block runs and until all of it has been shown."""
+    over = threading.Event()
+    prefix = podview.Prefix([container.name for container in pod.all_containers])
+
+    def show() -> None:
+        with contextlib.suppress(BrokenPipeError):
+            for line in logs.follow(requests.log_directory(pod), prefix.names, over):
+                click.echo(prefix.of(line) + line.text)
+
+    thread = threading.Thread(target=show, name="logs", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def detached(pod: Pod, options: Options, *, adopt: bool = False) -> int:
+    """Leave a worker process that runs the pod; return once every container has been started, or with the error."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    if os.fork() == 0:
+        os.close(read)
+        _daemon(pod, options, write, adopt=adopt)
+    os.close(write)
+    progress = podview.Progress(pod)
+    with os.fdopen(read) as reports:
+        for line in reports:
+            report = json.loads(line)
+            if "error" in report:
+                raise from_wire(report["error"])
+            if "event" in report:
+                progress.show(Event(**report["event"]))
+            if "up" in report:
+                click.echo(pod.metadata.name)
+                return 0
+    raise MinirtError(f"run the pod {pod.metadata.name}", "its worker ended unexpectedly", f"see {_log_file(pod)}")
+
+
+def _log_file(pod: Pod) -> Path:
+    return paths.state_root() / "workers" / f"{pod.uid}.log"
+
+
+def _daemon(pod: Pod, options: Options, write: int, *, adopt: bool) -> NoReturn:
+    """Be the pod's worker process."""
+    code = 125
+    try:
+        os.setsid()
+        _log_file(pod).parent.mkdir(parents=True, exist_ok=True)
+        log = os.open(_log_file(pod), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        null = os.open(os.devnull, os.O_RDONLY)
+        for number, fd in enumerate((null, log, log)):
+            os.dup2(fd, number)
+        zygote = Zygote()
+        code = _work(zygote, pod, options, _Reports(pod, write), adopt=adopt)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+class _Reports:
+    """What the worker process tells the command line that waits for it."""
+
+    def __init__(self, pod: Pod, write: int) -> None:
+        self._write: int | None = write
+        self._waiting = {container.name for container in pod.spec.containers}
+        self.settled: Callable[[], None] = lambda: None
+
+    def show(self, event: Event) -> None:
+        fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
+        self.say({"event": {name: value for name, value in fields.items() if value is not None}})
+        if event.reason == "Started":
+            self._waiting.discard(event.container)
+            if not self._waiting:
+                self.up()
+
+    def up(self) -> None:
+        """Say that every container has been started."""
+        self.say({"up": True})
+        self.close()
+        self.settled()
+
+    def say(self, report: dict[str, Any]) -> None:
+        if self._write is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._write, json.dumps(report).encode() + b"\n")
+
+    def close(self) -> None:
+        if self._write is not None:
+            os.close(self._write)
+            self._write = None
+
+
+def _work(zygote: Zygote, pod: Pod, options: Options, reports: _Reports, *, adopt: bool) -> int:
+    worker = _worker(zygote, pod, options, reports.show, fail_fast=not adopt)
+    reports.settled = worker.keep_trying
+    with workers.Registration(pod.uid), _stopping_on_signals(worker):
+        if adopt:
+            reports.up()
+        try:
+            code = worker.run()
+        except MinirtError as error:
+            worker.remove()
+            shutil.rmtree(requests.log_directory(pod), ignore_errors=True)
+            reports.say({"error": error.to_wire()})
+            return error.exit_code
+    reports.up()
+    return code

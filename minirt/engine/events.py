@@ -1,0 +1,65 @@
+"""Container events of one owner: what the shims of its sandboxes tell, in one stream.
+
+shim ── event ──┐
+shim ── event ──┴▶ poll ─▶ (container id, state)        ◀── wake pipe: a sandbox has come
+"""
+
+import contextlib
+import os
+import select
+from collections.abc import Iterator
+from typing import Any
+
+from minirt.engine import store
+from minirt.errors import MinirtError
+from minirt.shim import protocol
+from minirt.shim.client import ShimClient
+
+
+class EventStream:
+    """Subscriptions to shims. ``follow`` may be called from any thread, ``events`` is one thread's."""
+
+    def __init__(self, owner: str) -> None:
+        self._wake_r, self._wake_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(self._wake_r, select.POLLIN)
+        self._shims: dict[int, ShimClient] = {}
+        self._new: list[str] = []
+        for record in store.sandboxes(owner):
+            self.follow(record.id)
+
+    def follow(self, sandbox_id: str) -> None:
+        """Have the stream tell of a sandbox's containers from now on."""
+        self._new.append(sandbox_id)
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_w, b"+")
+
+    def events(self) -> Iterator[tuple[str, str]]:
+        """Yield (container id, new state), for ever."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd == self._wake_r:
+                    os.read(self._wake_r, 512)
+                    self._subscribe()
+                    continue
+                event = self._read(fd)
+                if event:
+                    yield event["container"], event["state"]
+
+    def _subscribe(self) -> None:
+        while self._new:
+            with contextlib.suppress(MinirtError):
+                shim = ShimClient(self._new.pop())
+                shim.call(protocol.Subscribe())
+                self._shims[shim.fileno()] = shim
+                self._poll.register(shim.fileno(), select.POLLIN)
+
+    def _read(self, fd: int) -> dict[str, Any] | None:
+        shim = self._shims[fd]
+        try:
+            return shim.next_event()
+        except MinirtError:
+            self._poll.unregister(fd)
+            del self._shims[fd]
+            shim.close()
+            return None

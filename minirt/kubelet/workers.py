@@ -1,0 +1,87 @@
+"""Pod workers as processes: one a pod, found again by the pod's uid.
+
+A worker's death stops restarts, not containers; another worker can take the pod over (``minirt pod start``).
+"""
+
+import os
+import select
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from minirt import paths
+from minirt.linux import process
+from minirt.shim.status import replace_file
+
+
+class WorkerRecord(Struct, frozen=True):
+    """Who works on a pod: a process, named for good by its pid and start time."""
+
+    pid: int
+    start_time: int
+
+    def is_alive(self) -> bool:
+        """Say whether this very process still exists."""
+        try:
+            return process.start_time(self.pid) == self.start_time
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
+class Registration:
+    """This process as the worker of a pod."""
+
+    uid: str
+
+    def __enter__(self) -> "Registration":
+        me = os.getpid()
+        _file(self.uid).parent.mkdir(parents=True, exist_ok=True)
+        replace_file(_file(self.uid), msgspec.json.encode(WorkerRecord(me, process.start_time(me))))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _file(self.uid).unlink(missing_ok=True)
+
+
+def find(uid: str) -> WorkerRecord | None:
+    """Return a pod's worker if it is alive."""
+    try:
+        record = msgspec.json.decode(_file(uid).read_bytes(), type=WorkerRecord)
+    except FileNotFoundError:
+        return None
+    return record if record.is_alive() else None
+
+
+def stop(uid: str) -> bool:
+    """Ask a pod's worker to stop the pod, and wait until it has ended; False if there is none."""
+    record = find(uid)
+    if record is None:
+        forget(uid)
+        return False
+    try:
+        pidfd = process.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        process.pidfd_send_signal(pidfd, signal.SIGTERM)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll()
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def forget(uid: str) -> None:
+    """Remove what a worker that was killed has left."""
+    _file(uid).unlink(missing_ok=True)
+
+
+def _file(uid: str) -> Path:
+    return paths.state_root() / "workers" / f"{paths.checked_id(uid)}.json"
