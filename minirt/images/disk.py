@@ -1,6 +1,6 @@
-"""Writing so that a crash at any point leaves the old or the new, and locks that end with their holder.
+"""Files that outlive a crash: the old or the new, never half of it; locks that end with their holder; removal.
 
-Source: rename(2), fsync(2), flock(2).
+Source: rename(2), fsync(2), flock(2), unlinkat(2).
 """
 
 import contextlib
@@ -8,6 +8,8 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -27,7 +29,7 @@ def move(source: Path, target: Path) -> None:
         OSError: ENOTEMPTY or EEXIST, ``target`` is a directory that is not empty; the others of rename(2).
     """
     source.rename(target)
-    fd = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(target.parent, _DIRECTORY)
     try:
         os.fsync(fd)
     finally:
@@ -58,6 +60,48 @@ def is_flocked(path: Path) -> bool:
         os.close(fd)
 
 
+def remove_tree(path: str | Path, dir_fd: int | None = None) -> None:
+    """Remove a directory with all that is in it, however deep; no symlink is followed.
+
+    A container or a layer can nest directories deeper than any recursion, and than a path can be long. So each
+    directory found inside is first moved up to the top, and no more than two are open at any time.
+
+    Raises:
+        OSError: ENOENT, it is not there, or another is removing it too; ENOTEMPTY, somebody adds to it.
+    """
+    top = os.open(path, _DIRECTORY | os.O_NOFOLLOW, dir_fd=dir_fd)
+    try:
+        moved = f"{os.urandom(8).hex()}-"
+        count = _move_up(top, top, moved, 0)
+        while names := os.listdir(top):
+            for name in names:
+                count = _empty(name, top, moved, count)
+    finally:
+        os.close(top)
+    os.rmdir(path, dir_fd=dir_fd)
+
+
+def _empty(name: str, top: int, moved: str, count: int) -> int:
+    inner = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
+    try:
+        count = _move_up(inner, top, moved, count)
+    finally:
+        os.close(inner)
+    os.rmdir(name, dir_fd=top)
+    return count
+
+
+def _move_up(source: int, top: int, moved: str, count: int) -> int:
+    """Unlink the files of a directory, move its directories to ``top``; return how many have been moved by now."""
+    with os.scandir(source) as children:
+        for child in list(children):
+            if not child.is_dir(follow_symlinks=False):
+                os.unlink(child.name, dir_fd=source)
+            elif source != top:
+                os.rename(child.name, f"{moved}{count}", src_dir_fd=source, dst_dir_fd=top)
+                count += 1
+    return count
+
+
 def _open(path: Path) -> int:
-    kind = os.O_RDONLY | os.O_DIRECTORY if path.is_dir() else os.O_RDWR | os.O_CREAT
-    return os.open(path, kind | os.O_CLOEXEC, 0o600)
+    return os.open(path, _DIRECTORY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o600)

@@ -3,13 +3,13 @@
 A sweep of everything, not a count of references: after a crash at any point the next one finds what is left over.
 """
 
-import contextlib
+import errno
 import os
-import shutil
 from pathlib import Path
 
 import msgspec
 
+from minirt.images import disk
 from minirt.images.blobs import hex_of
 from minirt.images.catalog import Catalog
 from minirt.images.image import chain_ids
@@ -47,11 +47,14 @@ def layers_of(container: Path) -> list[str] | None:
 def delete(path: Path) -> None:
     """Delete what was discarded. Another caller may be deleting the same: then go on with what is left."""
     while path.exists():
-        with contextlib.suppress(FileNotFoundError):
+        try:
             if path.is_dir():
-                shutil.rmtree(path)
+                disk.remove_tree(path)
             else:
                 path.unlink()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
 
 
 def of_images(root: Path) -> set[str]:

@@ -10,7 +10,6 @@ Source: image-spec config.md, "Layer ChainID"; the kernel's filesystems/overlayf
 """
 
 import os
-import shutil
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,7 +63,7 @@ class Snapshots:
         except OSError:
             if not target.exists():
                 raise
-            shutil.rmtree(new)  # another job was faster
+            disk.remove_tree(new)  # another job was faster
 
     def prepare(self, key: str, image: Image) -> Overlay:
         """Make a container's writable layer on top of an image's; ``key`` is the container's id.
@@ -85,7 +84,8 @@ class Snapshots:
     def _make(self, home: Path, chain: list[str]) -> None:
         """Make the directories under a temporary name: with the record, or not at all."""
         new = home.with_name(f"{home.name}.new~")
-        shutil.rmtree(new, ignore_errors=True)
+        if new.exists():
+            disk.remove_tree(new)
         for name in ("upper", "work", "empty"):
             (new / name).mkdir(parents=True)
         if chain:

@@ -6,11 +6,11 @@ A name that is there already is replaced, as tar does it; only a directory given
 import contextlib
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from minirt.images import disk
 from minirt.images.stream import Stream
 from minirt.images.tar import Entry
 from minirt.linux import fds
@@ -223,7 +223,7 @@ def _clear(parent_fd: int, name: str) -> bool:
     if there is None:
         return False
     if stat.S_ISDIR(there.st_mode):
-        shutil.rmtree(name, dir_fd=parent_fd)
+        disk.remove_tree(name, dir_fd=parent_fd)
     else:
         os.unlink(name, dir_fd=parent_fd)
     return is_whiteout(there)

@@ -16,13 +16,12 @@ Source: https://github.com/opencontainers/image-spec/blob/main/layer.md; the ker
 
 import contextlib
 import errno
-import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from minirt.errors import DigestMismatch, HostileLayer, ImageError
-from minirt.images import tar
+from minirt.images import disk, tar
 from minirt.images.stream import Stream
 from minirt.images.tar import Entry
 from minirt.images.tree import Tree
@@ -59,7 +58,7 @@ def unpack(blob: Path, target: Path, diff_id: str, lowers: Sequence[Path] = ()) 
             _check(stream.finish(), diff_id)
             fds.syncfs(tree.root_fd)
     except BaseException as error:
-        shutil.rmtree(target)
+        disk.remove_tree(target)
         if isinstance(error, OSError):
             raise _explained(error, what) from error
         raise

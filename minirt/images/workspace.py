@@ -12,7 +12,6 @@ Every lease is written, and all are read by garbage collection, under the store'
 
 import contextlib
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -77,7 +76,7 @@ def workspace(root: Path) -> Iterator[Workspace]:
         except BaseException:
             _empty(path)
             raise
-        shutil.rmtree(path)
+        disk.remove_tree(path)
     with disk.flocked(top / ".lock"):
         _sweep(top, fulfilled=job.leased)
 
@@ -103,7 +102,7 @@ def _sweep(top: Path, fulfilled: frozenset[str] = frozenset()) -> None:
             _empty(path)
             lease = path / LEASE
             if not lease.exists() or _read(lease) <= fulfilled or time.time() - lease.stat().st_mtime > RESUMABLE_S:
-                shutil.rmtree(path)
+                disk.remove_tree(path)
 
 
 def _empty(path: Path) -> None:
@@ -112,7 +111,7 @@ def _empty(path: Path) -> None:
         if child.name == LEASE:
             continue
         if child.is_dir() and not child.is_symlink():
-            shutil.rmtree(child)
+            disk.remove_tree(child)
         else:
             child.unlink()
 
