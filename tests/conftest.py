@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests import isolation, leaks, requirements
-from tests.command import Minirt
+from tests.command import COMMAND, Minirt
 
 pytest_plugins = ["tests.peers.fixtures"]
 REPOSITORY = Path(__file__).parents[1]
@@ -87,10 +87,8 @@ def minirt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Minirt:
 @pytest.fixture(scope="session")
 def busybox_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A MINIRT_ROOT that holds the image localhost/busybox and nothing else. Look only: tests copy it."""
-    tree = tmp_path_factory.mktemp("busybox-image")
     store = Minirt(tmp_path_factory.mktemp("busybox-store"), Path(os.environ["MINIRT_STATE"]))
-    subprocess.run([REPOSITORY / "examples/busybox-image.sh", tree], check=True, capture_output=True)
-    store.output("image", "import", tree, "localhost/busybox")
+    subprocess.run([REPOSITORY / "examples/busybox-image.sh", COMMAND], env=store.env, check=True, capture_output=True)
     return store.root
 
 
