@@ -32,6 +32,32 @@ def check(context: click.Context, as_json: bool) -> None:
     context.exit(0 if checks.is_enough(findings) else 1)
 
 
+@system.command()
+def prune() -> None:
+    """Remove what crashes left: nothing that lives is touched."""
+    from minirt.cli.main import need_root
+
+    need_root("prune")
+    from minirt.engine import prune as engine
+    from minirt.kubelet import prune as kubelet
+
+    removed = 0
+    for line in (*engine.prune(), *kubelet.prune()):
+        removed += 1
+        click.echo(f"removed {line}")
+    if not removed:
+        click.echo("nothing to remove")
+
+
+@system.command(hidden=True)
+@click.argument("sandbox_id")
+def cleanup(sandbox_id: str) -> None:
+    """Do what must follow a container's end; its shim calls this when nobody waits."""
+    from minirt.engine.prune import clean_up
+
+    clean_up(sandbox_id)
+
+
 def _line(name: str, status: str, detail: str, do: str) -> str:
     remedy = f" ({do})" if do else ""
     told = f"{click.style(status, COLOURS[status])}{' ' * (9 - len(status))}{detail}{remedy}"

@@ -56,14 +56,14 @@ def create(sandbox: SandboxRecord, config: ContainerConfig, image: Image, contai
         log_path=config.log_path or str(paths.logs_dir() / container_id / "0.log"),
         stop_signal=signals.number_of(config.stop_signal or image.config.stop_signal or "TERM"),
         owner=sandbox.config.owner,
+        creator=store.me(),
     )
     with contextlib.ExitStack() as undo:
+        store.create(record)
         undo.callback(leftovers.forget_container, record)
         overlay = Snapshots(paths.data_root()).prepare(container_id, image)
-        (directory / "rootfs").mkdir(parents=True, mode=0o711)
-        spec = spec_of(config, container_id, sandbox, image, overlay)
-        specs.save(spec, directory / "config.json")
-        store.save(record)
+        (directory / "rootfs").mkdir(mode=0o711)
+        specs.save(spec_of(config, container_id, sandbox, image, overlay), directory / "config.json")
         undo.pop_all()
     return record
 

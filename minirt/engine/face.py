@@ -25,7 +25,7 @@ EVENTS = {
 
 
 class EngineFace:
-    """A runtime for one owner. ``zygote`` makes sandboxes (None: none can be made), and is older than any thread here."""
+    """A runtime for one owner. ``zygote`` makes sandboxes (None: it makes none), and is older than any thread here."""
 
     def __init__(
         self, zygote: Zygote | None, owner: str = "cli", *, trace: bool = False, best_effort: bool = False

@@ -122,7 +122,7 @@ class SandboxRecord(Struct, frozen=True, omit_defaults=True):
 
 
 class ContainerRecord(Struct, frozen=True, omit_defaults=True):
-    """A container on disk."""
+    """A container on disk. Until its config.json is there it is half made, by ``creator`` (pid, start time)."""
 
     id: str
     sandbox_id: str
@@ -134,3 +134,4 @@ class ContainerRecord(Struct, frozen=True, omit_defaults=True):
     log_path: str
     stop_signal: int = 15
     owner: str = "cli"
+    creator: tuple[int, int] = (0, 0)

@@ -9,7 +9,6 @@ failed half way, whoever died in it.
 """
 
 import contextlib
-import os
 import secrets
 import socket
 import time
@@ -24,9 +23,9 @@ from minirt.engine import leftovers, store
 from minirt.engine.compile import shared_kinds
 from minirt.engine.records import SandboxConfig, SandboxRecord
 from minirt.errors import Conflict, MinirtError, NotFound
-from minirt.linux import process
 from minirt.pod import files, sandbox
 from minirt.shim import protocol
+from minirt.shim import status as statuses
 from minirt.shim.client import ShimClient
 from minirt.shim.zygote import Zygote
 
@@ -52,13 +51,12 @@ def run(config: SandboxConfig, zygote: Zygote, sandbox_id: str = "") -> SandboxR
         boot_id=paths.boot_id(),
         state="creating",
         created_at=time.time_ns(),
-        creator=(os.getpid(), process.start_time(os.getpid())),
+        creator=store.me(),
     )
     directory = paths.sandbox_dir(sandbox_id)
     with contextlib.ExitStack() as undo:
-        directory.mkdir(parents=True, mode=0o711)
+        store.create(record)
         undo.callback(remove, sandbox_id)
-        store.save(record)
         trace = _trace(directory) if config.trace else ""
         zygote.spawn_shim(sandbox_id, trace)
         address = _build(record)
@@ -147,12 +145,9 @@ def is_ready(record: SandboxRecord) -> bool:
 
 
 def is_abandoned(record: SandboxRecord) -> bool:
-    """Say whether it is half made by a process that has ended."""
-    pid, started = record.creator
-    try:
-        return record.state == "creating" and process.start_time(pid) != started
-    except OSError:
-        return record.state == "creating"
+    """Say whether it is half made, by a process that has ended: itself, or the one container it is for."""
+    unused = record.config.single and statuses.read(record.id) is None
+    return (record.state == "creating" or unused) and store.is_dead(record.creator)
 
 
 def stop(sandbox_id: str) -> None:
@@ -213,6 +208,6 @@ def remove(sandbox_id: str) -> None:
     with contextlib.suppress(NotFound):
         stop(sandbox_id)
         with store.locked(sandbox_id):
-            for container in store.containers(sandbox_id):
+            for container in store.containers(sandbox_id, half_made=True):
                 leftovers.forget_container(container)
             store.remove_directory(directory)

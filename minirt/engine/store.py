@@ -7,8 +7,8 @@ being made or unmade, and is passed over; a record of another boot is as good as
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +18,7 @@ import msgspec
 from minirt import paths
 from minirt.engine.records import ContainerRecord, SandboxRecord
 from minirt.errors import Conflict, InvalidInput, NotFound
+from minirt.linux import process
 from minirt.shim.status import replace_file
 
 Record = TypeVar("Record", SandboxRecord, ContainerRecord)
@@ -41,6 +42,37 @@ def locked(sandbox_id: str) -> Iterator[None]:
         os.close(fd)
 
 
+def create(record: SandboxRecord | ContainerRecord) -> None:
+    """Make a record's directory with the record in it, both at once: a directory without a record is never seen.
+
+    Raises:
+        Conflict: there is one of this id.
+    """
+    directory = _file(type(record), record.id).parent
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    staging = directory.with_name(f".{record.id}.{os.getpid()}")
+    staging.mkdir(mode=0o711)
+    (staging / _file(type(record), record.id).name).write_bytes(msgspec.json.encode(record))
+    try:
+        staging.rename(directory)
+    except OSError:
+        shutil.rmtree(staging)
+        raise Conflict(f"make {record.id}", "it exists already", "choose another id") from None
+
+
+def me() -> tuple[int, int]:
+    """Return this process as records name one for good: pid and start time."""
+    return os.getpid(), process.start_time(os.getpid())
+
+
+def is_dead(creator: tuple[int, int]) -> bool:
+    """Say whether the process that ``me`` named has ended."""
+    try:
+        return process.start_time(creator[0]) != creator[1]
+    except OSError:
+        return True
+
+
 def save(record: SandboxRecord | ContainerRecord) -> None:
     """Write a record in its directory."""
     replace_file(_file(type(record), record.id), msgspec.json.encode(record))
@@ -62,14 +94,25 @@ def sandboxes(owner: str | None = None) -> list[SandboxRecord]:
     return [record for record in found if owner is None or record.config.owner == owner]
 
 
-def containers(sandbox_id: str | None = None, owner: str | None = None) -> list[ContainerRecord]:
-    """Return every container of this boot, the oldest first; of one sandbox or owner if it is named."""
-    found = _all(ContainerRecord, "containers")
+def containers(
+    sandbox_id: str | None = None, owner: str | None = None, *, half_made: bool = False
+) -> list[ContainerRecord]:
+    """Return every container of this boot, the oldest first; of one sandbox or owner if it is named.
+
+    With ``half_made`` also those that are being made, or whose maker died.
+    """
     return [
         record
-        for record in found
-        if (sandbox_id is None or record.sandbox_id == sandbox_id) and (owner is None or record.owner == owner)
+        for record in _all(ContainerRecord, "containers")
+        if (sandbox_id is None or record.sandbox_id == sandbox_id)
+        and (owner is None or record.owner == owner)
+        and (half_made or is_made(record))
     ]
+
+
+def is_made(record: ContainerRecord) -> bool:
+    """Say whether a container is complete."""
+    return (paths.container_dir(record.id) / "config.json").exists()
 
 
 def find_container(name: str) -> ContainerRecord:
@@ -119,16 +162,16 @@ def _load(kind: type[Record], key: str) -> Record:
 
 def _all(kind: type[Record], directory: str) -> list[Record]:
     found = []
-    for key in names_in(paths.state_root() / directory):
+    for key in ids_in(paths.state_root() / directory):
         with contextlib.suppress(NotFound):
             found.append(_load(kind, key))
     return sorted(found, key=lambda record: record.created_at)
 
 
-def names_in(directory: Path) -> list[str]:
-    """Return the names in a directory; none where there is no such directory."""
+def ids_in(directory: Path) -> list[str]:
+    """Return the ids in a directory, but for what is being made or removed; none where there is no such directory."""
     try:
-        return sorted(os.listdir(directory))
+        return sorted(name for name in os.listdir(directory) if not name.startswith("."))
     except FileNotFoundError:
         return []
 
@@ -173,7 +216,7 @@ def release_name(name: str, record_id: str) -> None:
 
 def remove_directory(directory: Path) -> None:
     """Remove a record's directory: first out of its name, so that no reader sees a half."""
-    gone = directory.with_name(f".{directory.name}.{time.monotonic_ns()}")
+    gone = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.{os.getpid()}")
     try:
         directory.rename(gone)
     except FileNotFoundError:

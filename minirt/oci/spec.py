@@ -147,8 +147,10 @@ def load(path: Path) -> Spec:
 
 
 def save(spec: Spec, path: Path) -> None:
-    """Write a spec as config.json."""
-    path.write_bytes(msgspec.json.encode(spec))
+    """Write a spec as config.json, whole or not at all."""
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(msgspec.json.encode(spec))
+    temporary.rename(path)
 
 
 def as_plain(spec: Spec) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The sandbox: the namespaces that a pod's containers share, made once and pinned by bind mounts.
 
-    shim ── fork ──▶ keeper: unshare(NEWNET|NEWIPC|NEWUTS), sethostname, lo up,
+    shim ── clone3 ▶ keeper: unshare(NEWNET|NEWIPC|NEWUTS), sethostname, lo up,
                              mount --bind /proc/self/ns/X <sandbox>/ns/X, (netlink socket to the shim), exit
     shim ── clone3(NEWPID|…) ──▶ pause          only where containers share the PID namespace: its PID 1
 
@@ -8,6 +8,7 @@ A pinned namespace lives as long as its mount, with no process inside. The mount
 sandbox unpins them, with or without a living shim.
 """
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -161,7 +162,7 @@ def make(plan: Plan, *, netlink: bool) -> int:
     """
     os.makedirs(f"{plan.directory}/ns", exist_ok=True)
     operation.run(plan.outside(), None)
-    received = _in_child(plan.keeper(), netlink) if plan.kinds else -1
+    received = _keep(plan, netlink) if plan.kinds else -1
     if plan.share_pid:
         _start_pause(plan)
     return received
@@ -183,14 +184,18 @@ def _is_pinned(path: str) -> bool:
         return False
 
 
-def _in_child(plan: list[Operation[object]], netlink: bool) -> int:
-    """Run a plan in a forked child, wait for it, and return the netlink socket it opened."""
+def _keep(plan: Plan, netlink: bool) -> int:
+    """Run the keeper, wait for it, and return the netlink socket it opened.
+
+    It lives in a leaf of the pod's cgroup: whoever removes the sandbox kills it there, so that it pins nothing later.
+    """
     ours, theirs = sync.pair()
-    with ours:
-        pid = os.fork()
+    with ours, _leaf(plan, "keeper") as cgroup_fd:
+        pid, pidfd = process.clone3(0, cgroup_fd)
         if pid == 0:
             ours.close()
-            _keeper(plan, theirs, netlink)
+            _keeper(plan.keeper(), theirs, netlink)
+        os.close(pidfd)
         theirs.close()
         try:
             message, received = sync.receive(ours)
@@ -205,6 +210,16 @@ def _in_child(plan: list[Operation[object]], netlink: bool) -> int:
     if message["type"] == "failed":
         raise sync.failure(message, "")
     return received[0] if received else -1
+
+
+@contextlib.contextmanager
+def _leaf(plan: Plan, name: str) -> Iterator[int]:
+    """Make a leaf of the pod's cgroup; yield a descriptor to clone into it."""
+    path = f"{plan.cgroup}/{name}"
+    tree = cgroup_tree.find()
+    operation.run(plan_cgroup(path, Resources(), tree), None)
+    with fds.closing(lifecycle.open_fd(tree.at(path))) as fd:
+        yield fd
 
 
 def _keeper(plan: list[Operation[object]], report: socket.socket, netlink: bool) -> NoReturn:
@@ -227,13 +242,9 @@ def _keeper(plan: list[Operation[object]], report: socket.socket, netlink: bool)
 
 def _start_pause(plan: Plan) -> None:
     """Start the pause process in a leaf of the pod's cgroup, and pin its PID namespace."""
-    leaf = f"{plan.cgroup}/pause"
-    tree = cgroup_tree.find()
-    operation.run(plan_cgroup(leaf, Resources(), tree), None)
-    cgroup_fd = lifecycle.open_fd(tree.at(leaf))
     ours, theirs = sync.pair()
     flags = process.CLONE_NEWPID | process.CLONE_NEWNS | process.CLONE_NEWCGROUP
-    with ours, fds.closing(cgroup_fd):
+    with ours, _leaf(plan, "pause") as cgroup_fd:
         pid, pidfd = process.clone3(flags, cgroup_fd)
         if pid == 0:
             ours.close()

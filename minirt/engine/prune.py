@@ -1,0 +1,154 @@
+"""What crashes leave, found and removed; and what must follow the end of a container that nobody waits for.
+
+Nothing that lives is touched: a sandbox that is being made by a living process, a container that runs, one that has
+ended and may still be asked for its logs.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from minirt import paths
+from minirt.cgroups import lifecycle
+from minirt.cgroups import tree as cgroup_tree
+from minirt.engine import containers, leftovers, sandboxes, store
+from minirt.engine.records import SandboxRecord
+from minirt.errors import NotFound
+from minirt.pod import sandbox
+
+
+def prune() -> Iterator[str]:
+    """Remove what crashes left; yield a line for each thing removed."""
+    yield from _sandboxes()
+    yield from _containers()
+    yield from _network()
+    yield from _cgroups()
+    yield from _half_removed()
+    yield from _names()
+    yield from _snapshots()
+
+
+def clean_up(sandbox_id: str) -> None:
+    """Do what must follow the end of the one container of a sandbox: give back what it borrowed; --rm removes it."""
+    with contextlib.suppress(NotFound):
+        record = store.container(sandbox_id)
+        if record.config.remove_after_exit:
+            sandboxes.remove(sandbox_id)
+    sandboxes.stop(sandbox_id)
+
+
+def _sandboxes() -> Iterator[str]:
+    for sandbox_id in store.ids_in(paths.state_root() / "sandboxes"):
+        try:
+            record = store.sandbox(sandbox_id)
+        except NotFound:
+            yield from _remove_foreign(sandbox_id)
+            continue
+        if sandboxes.is_abandoned(record):
+            sandboxes.remove(sandbox_id)
+            yield f"half-made sandbox {sandbox_id}"
+        elif record.state == "ready" and _is_dead(record):
+            clean_up(sandbox_id)
+            yield f"what sandbox {sandbox_id} borrowed: its shim had died, and nothing runs in it"
+
+
+def _remove_foreign(sandbox_id: str) -> Iterator[str]:
+    """Remove a sandbox whose record cannot be used: another boot's."""
+    directory = paths.sandbox_dir(sandbox_id)
+    if directory.exists():
+        sandbox.unmake(str(directory))
+        store.remove_directory(directory)
+        yield f"sandbox {sandbox_id} of another boot"
+
+
+def _is_dead(record: SandboxRecord) -> bool:
+    """Say whether a sandbox has neither a shim nor a running container."""
+    if sandboxes.is_ready(record):
+        return False
+    return all(containers.status(one).state != "running" for one in store.containers(record.id))
+
+
+def _containers() -> Iterator[str]:
+    for container_id in store.ids_in(paths.state_root() / "containers"):
+        try:
+            record = store.container(container_id)
+        except NotFound:
+            store.remove_directory(paths.container_dir(container_id))
+            yield f"container {container_id} of another boot"
+            continue
+        orphan = not paths.sandbox_dir(record.sandbox_id).exists()
+        if orphan or (not store.is_made(record) and store.is_dead(record.creator)):
+            leftovers.forget_container(record)
+            yield f"half-made container {container_id}"
+
+
+def _live_sandboxes() -> set[str]:
+    return {record.id for record in store.sandboxes() if record.state != "stopped"}
+
+
+def _network() -> Iterator[str]:
+    if (paths.state_root() / "network").exists():
+        from minirt.network.bridge import prune as prune_network
+
+        yield from prune_network(_live_sandboxes)
+
+
+def _cgroups() -> Iterator[str]:
+    """Remove cgroups of ours that belong to no sandbox, and at last our root."""
+    tree = cgroup_tree.find()
+    try:
+        found = lifecycle.children(tree.root)
+    except FileNotFoundError:
+        return
+    wanted = {tree.at(record.config.cgroup) for record in store.sandboxes() if record.state != "stopped"}
+    for path in found:
+        if path not in wanted:
+            lifecycle.kill(path)
+            lifecycle.remove(path)
+            yield f"cgroup {path}"
+    if not wanted:
+        lifecycle.remove(tree.root)
+
+
+def _half_removed() -> Iterator[str]:
+    """Remove directories that were on their way in or out when their process died."""
+    for parent in ("sandboxes", "containers"):
+        top = paths.state_root() / parent
+        for path in top.glob(".*") if top.exists() else ():
+            if _is_left(path):
+                sandbox.unmake(str(path))
+                shutil.rmtree(path, ignore_errors=True)
+                yield f"half-removed {path}"
+
+
+def _is_left(path: Path) -> bool:
+    """Say whether who made or removed ``.<id>.<pid>`` has ended."""
+    pid = path.name.rpartition(".")[2]
+    return not (pid.isdigit() and Path(f"/proc/{pid}").exists())
+
+
+def _names() -> Iterator[str]:
+    for name in store.ids_in(paths.state_root() / "names"):
+        link = paths.state_root() / "names" / name
+        holder = link.readlink().name
+        if not paths.sandbox_dir(holder).exists() and not paths.container_dir(holder).exists():
+            store.release_name(name, holder)
+            yield f"name {name}"
+
+
+def _snapshots() -> Iterator[str]:
+    """Remove writable layers without a container; a container's record is there before its layer."""
+    from minirt.images.snapshots import Snapshots
+
+    snapshots = Snapshots(paths.data_root())
+    layered: list[str] = snapshots.keys()
+    for key in layered:
+        if not paths.container_dir(key).exists():
+            snapshots.remove(key)
+            yield f"writable layer of {key}"
+    logs = paths.logs_dir()
+    for key in store.ids_in(logs):
+        if key != "pods" and not paths.container_dir(key).exists():
+            shutil.rmtree(logs / key, ignore_errors=True)
+            yield f"log of {key}"
