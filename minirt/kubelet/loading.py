@@ -14,6 +14,9 @@ from minirt.kubelet.document import Document, Problem
 from minirt.kubelet.manifest import Pod
 from minirt.kubelet.quantity import Quantity
 
+_PREDICATES = ("is ", "has ", "should ", "must ", "excludes ")
+"""What a reason begins with that has the field itself as its subject; another reason comes after a colon."""
+
 
 def load(path: Path | Literal["-"], warn: Callable[[str], None] = lambda _: None) -> Pod:
     """Return the Pod in a file (``-``: on standard input), with a fresh uid if it has none.
@@ -93,5 +96,5 @@ def _refusal(source: Document, problems: list[Problem]) -> InvalidInput:
 
 
 def _sentence(source: Document, problem: Problem) -> str:
-    verb = problem.why.startswith(("is ", "are "))
-    return f"{source.where(problem.path)}{'' if verb else ':'} {problem.why}"
+    is_predicate = problem.why.startswith(_PREDICATES)
+    return f"{source.where(problem.path)}{'' if is_predicate else ':'} {problem.why}"
