@@ -7,6 +7,7 @@ The container's process is then cloned into it (CLONE_INTO_CGROUP): no moment ex
 
 import contextlib
 import errno
+import fcntl
 import os
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from minirt import journal
 from minirt.cgroups import lifecycle
 from minirt.cgroups.limits import Setting, Weight, limits, quadratic
 from minirt.cgroups.resources import Resources
-from minirt.cgroups.tree import UNIT, Tree, find
+from minirt.cgroups.tree import Tree, find
 from minirt.errors import Conflict, StepFailed
 from minirt.linux import fds
 from minirt.linux.operation import Operation
@@ -34,22 +35,30 @@ class DelegateUnit(Operation[object]):
         return f"have systemd delegate {self.path} to minirt (systemd-run --property=Delegate=yes)"
 
     def execute(self, context: object, /) -> None:
-        """Start the unit, and move its process to a leaf. Raises StepFailed: systemd refused."""
-        if not os.path.exists(self.path):
-            self._start()
+        """Start the unit, and move its process to a leaf. Raises StepFailed: systemd refused.
+
+        One caller at a time: another could give controllers to the cgroup while systemd still puts the process there.
+        """
         keeper = f"{self.path}/keeper"
-        with contextlib.suppress(FileExistsError):
-            fds.mkdir(keeper)
-        for pid in _words(f"{self.path}/cgroup.procs"):
-            fds.write_file(f"{keeper}/cgroup.procs", pid)
+        if _words(f"{keeper}/cgroup.procs"):
+            return
+        with fds.closing(os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as above:
+            fcntl.flock(above, fcntl.LOCK_EX)
+            if not os.path.exists(self.path):
+                self._start()
+            with contextlib.suppress(FileExistsError):
+                fds.mkdir(keeper)
+            for pid in _words(f"{self.path}/cgroup.procs"):
+                fds.write_file(f"{keeper}/cgroup.procs", pid)
 
     def _start(self) -> None:
-        command = ["systemd-run", "--quiet", f"--unit={UNIT}", "--slice=-.slice", "--service-type=exec"]
+        unit = os.path.basename(self.path)
+        command = ["systemd-run", "--quiet", "--collect", f"--unit={unit}", "--slice=-.slice", "--service-type=exec"]
         command += ["--property=Delegate=yes", "--property=KillMode=process", "--description=The cgroups of minirt"]
         status = journal.step("spawn", _spawn, [*command, "sleep", "infinity"])
-        if status and not os.path.exists(self.path):
+        if status:
             why = f"systemd-run ended with wait status {status}"
-            raise StepFailed(f"start {UNIT}", why, f"see systemctl status {UNIT}", step="DelegateUnit")
+            raise StepFailed(f"start {unit}", why, f"see systemctl status {unit}", step="DelegateUnit")
 
 
 @dataclass(frozen=True)
@@ -191,5 +200,9 @@ def _spawn(command: list[str]) -> int:
 
 
 def _words(file: str) -> list[str]:
-    with open(file) as opened:
-        return opened.read().split()
+    """Return the words of a file; none where it is not there."""
+    try:
+        with open(file) as opened:
+            return opened.read().split()
+    except FileNotFoundError:
+        return []

@@ -10,6 +10,7 @@
 systemd takes controllers away from cgroups it did not make, at the next daemon-reload, unless they lie below a unit
 with ``Delegate=yes``. Such a unit must have a process, and a cgroup that gives controllers to its children must have
 none: hence the keeper, moved to a leaf. The unit is transient; it is started with the first container and stays.
+Stopping it by hand ends the keeper, and leaves containers alone (``KillMode=process``).
 
 A path given to ``Tree.at`` is relative to our root; one that begins with "/" is relative to the mount, which is how a
 ``cgroupsPath`` of the OCI spec means it; a directory below the mount is itself. What comes out is the directory.
