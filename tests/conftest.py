@@ -16,6 +16,8 @@ from tests.command import COMMAND, Minirt
 pytest_plugins = ["tests.peers.fixtures"]
 REPOSITORY = Path(__file__).parents[1]
 PRIVILEGED = os.geteuid() == 0
+KINDS = leaks.KINDS if PRIVILEGED else leaks.UNPRIVILEGED
+AT_START = pytest.StashKey[leaks.Look]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +40,17 @@ def _remove_places() -> None:
         leaks.remove_cgroups(top)
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.stash[AT_START] = leaks.look(KINDS)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Look once more when the fixtures of whole files and of the session are gone too."""
+    if found := leaks.leaks_since(session.stash[AT_START], KINDS):
+        print("\nthe session left behind:\n  " + "\n  ".join(found))
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     requirements.skip_unless_met(item)
 
@@ -46,7 +59,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     report = yield
     if report.skipped and isinstance(report.longrepr, tuple):
-        _fail_if_promised(report, set(requirements.needs(item)))
+        _fail_if_promised(report, set(requirements.by_marker(item)) - {"root"})
     return report
 
 
@@ -68,10 +81,9 @@ def _fail_if_promised(report: pytest.TestReport | pytest.CollectReport, names: s
 @pytest.fixture(autouse=True)
 def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves something behind, naming it; then end it, so that the next one starts clean."""
-    kinds = leaks.KINDS if PRIVILEGED else leaks.UNPRIVILEGED
-    before = leaks.look(kinds)
+    before = leaks.look(KINDS)
     yield
-    if found := leaks.leaks_since(before, kinds):
+    if found := leaks.leaks_since(before, KINDS):
         pytest.fail("the test left behind:\n  " + "\n  ".join(found), pytrace=False)
 
 

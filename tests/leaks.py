@@ -8,6 +8,7 @@ that was just told to end) gets until GRACE_S.
 import contextlib
 import gc
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -117,7 +118,7 @@ def rules() -> Seen:
     """Return the lines of the nftables ruleset, asking nft only when the kernel's generation number has moved."""
     global _ruleset
     generation = _generation()
-    if generation != _ruleset[0]:
+    if generation != _ruleset[0] and shutil.which("nft"):
         listed = subprocess.run(["nft", "-s", "list", "ruleset"], capture_output=True, text=True, check=True)
         _ruleset = (generation, tuple(listed.stdout.splitlines()))
     return _ruleset[1]

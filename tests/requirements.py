@@ -6,7 +6,6 @@ where a probe does not find it. In a place that is known to have it, a skip woul
 """
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 
@@ -68,18 +67,17 @@ PROBES: dict[str, Callable[[], Reason]] = {
 OF_MARKERS = {"root": ("root",), "vm": ("root", "cgroup2")}
 
 
-def needs(item: pytest.Item) -> Iterator[str]:
-    """Return the names of what a test's markers ask for."""
+def by_marker(item: pytest.Item) -> Iterator[str]:
+    """Return the names of what a test's kind asks for."""
     for marker, names in OF_MARKERS.items():
         if item.get_closest_marker(marker):
             yield from names
-    for mark in item.iter_markers("needs"):
-        yield from mark.args
 
 
 def skip_unless_met(item: pytest.Item) -> None:
     """Skip a test whose needs this machine does not meet."""
-    for name in needs(item):
+    named = [name for mark in item.iter_markers("needs") for name in mark.args]
+    for name in (*by_marker(item), *named):
         if reason := PROBES[name]():
             pytest.skip(reason)
 
@@ -90,6 +88,9 @@ def required() -> frozenset[str]:
 
 
 def broken_promise(reason: str, names: set[str]) -> Reason:
-    """Return what to say when a skip for ``reason``, of a test that needs ``names``, is one that must not be."""
-    promised = required() & (names | set(re.findall(r"[a-z0-9]+", reason.lower())))
+    """Return what to say of a skip that MINIRT_REQUIRE forbids, if it does.
+
+    A reason begins with the name of what is missing ("crun: not installed"); ``names`` are needed besides.
+    """
+    promised = required() & (names | {reason.partition(":")[0]})
     return f"MINIRT_REQUIRE={','.join(sorted(promised))}, and yet: {reason}" if promised else None

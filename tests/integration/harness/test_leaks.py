@@ -48,8 +48,8 @@ def test_each_leak_is_named_and_ended(tmp_path: Path) -> None:
     """Each body's test passes and its teardown fails, naming just what that body left."""
     tests = [f"def test_{n}(tmp_path):\n    {leave}\n" for n, leave in enumerate(LEAKS.values())]
     done = run(tmp_path, "".join(tests) + "def test_is_clean(): pass\n")
-    named = dict.fromkeys(line.strip().partition(":")[0] for line in done.stdout.splitlines() if line.startswith("  "))
-    assert list(named) == list(LEAKS), done.stdout
+    named = {line.strip().partition(":")[0] for line in done.stdout.splitlines() if line.startswith("  ")}
+    assert named == set(LEAKS), done.stdout
     assert f"{len(LEAKS) + 1} passed, {len(LEAKS)} errors" in done.stdout
     assert "sleep 4711" not in running()
 
@@ -67,6 +67,14 @@ def test_a_cgroup_is_named_and_ended(tmp_path: Path) -> None:
 def test_what_ends_by_itself_is_no_leak(tmp_path: Path) -> None:
     body = "def test_it():\n    subprocess.run(['setsid', '-f', 'sleep', '0.1'], check=True)\n"
     assert "1 passed" in run(tmp_path, body).stdout
+
+
+@pytest.mark.root
+def test_what_a_file_of_tests_leaves_is_named_at_the_end(tmp_path: Path) -> None:
+    fixture = f"@pytest.fixture(scope='module', autouse=True)\ndef kept(): {LEAKS['process']}\n"
+    done = run(tmp_path, fixture + "def test_it(): pass\n")
+    assert "the session left behind:\n  process: " in done.stdout, done.stdout
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.mark.root
@@ -96,7 +104,7 @@ def test_a_required_thing_that_is_missing_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_a_skip_of_the_tests_own_is_a_failure_too_where_it_names_what_is_required(tmp_path: Path) -> None:
-    body = "def test_it(): pytest.skip('this kernel has no overlayfs')\n"
+    body = "def test_it(): pytest.skip('overlayfs: this kernel has none')\n"
     assert "1 failed" in run(tmp_path, body, MINIRT_REQUIRE="overlayfs").stdout
     assert "1 skipped" in run(tmp_path, body, MINIRT_REQUIRE="crun").stdout
 
