@@ -40,6 +40,9 @@ class Record(NamedTuple):
 
 Sink = Callable[[Record], None]
 
+IN_THE_CHILD: dict[str, object] = {"fork": 0, "clone3": (0, -1)}
+"""What the steps that return twice return the second time. The parent's record is the one."""
+
 stage = "cli"
 cause = ""
 sink: Sink | None = None
@@ -49,7 +52,7 @@ def step(name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwar
     """Do one step: call ``function``, and hand a Record of it to the sink if there is one.
 
     ``name`` is the kernel's name for it (``mount``, ``clone3``), or ``write``/``mkdir``/``netlink``/``nft``.
-    What ``function`` raises goes on to the caller; an OSError's errno is recorded.
+    What ``function`` raises goes on to the caller; an OSError's errno is recorded, -1 for what has none.
     """
     if sink is None:
         return function(*args, **kwargs)
@@ -67,10 +70,11 @@ def _recorded(to: Sink, name: str, function: Callable[P, T], /, *args: P.args, *
 
     try:
         value = function(*args, **kwargs)
-    except OSError as error:
-        record("", error.errno or -1)
+    except Exception as error:
+        record("", getattr(error, "errno", None) or -1)
         raise
-    record("" if value is None else shown((value,)), 0)
+    if name not in IN_THE_CHILD or value != IN_THE_CHILD[name]:
+        record("" if value is None else shown((value,)), 0)
     return value
 
 
@@ -91,14 +95,36 @@ def open_file(path: str) -> None:
     A record is one write(2) of an O_APPEND file, so processes may share it.
     """
     global sink
-    import json
+    sink = _writer_to(_opened(path))
 
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+@contextmanager
+def kept_in(path: str) -> Iterator[None]:
+    """Append the steps inside the block to a file (none for ""), as ``open_file`` does, and close it."""
+    global sink
+    if not path:
+        yield
+        return
+    before, fd = sink, _opened(path)
+    sink = _writer_to(fd)
+    try:
+        yield
+    finally:
+        sink = before
+        os.close(fd)
+
+
+def _opened(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def _writer_to(fd: int) -> Sink:
+    import json
 
     def write(record: Record) -> None:
         os.write(fd, json.dumps(record).encode() + b"\n")
 
-    sink = write
+    return write
 
 
 def read_file(path: str) -> list[Record]:
@@ -109,11 +135,11 @@ def read_file(path: str) -> list[Record]:
         return sorted(Record(*json.loads(line)) for line in lines)
 
 
-def note(name: str, arguments: str, errno: int = 0, pid: int = 0) -> None:
-    """Record a step whose outcome another process saw: an execve is known to have worked by the closed socket."""
+def note(name: str, arguments: str, errno: int = 0, *, pid: int = 0, of: str = "") -> None:
+    """Record a step of another process, ``pid`` in stage ``of``: its execve is known by how their socket ends."""
     if sink is not None:
         now = time.monotonic_ns()
-        sink(Record(now, 0, pid or os.getpid(), stage, name, arguments, "", errno, "", cause))
+        sink(Record(now, 0, pid or os.getpid(), of or stage, name, arguments, "", errno, "", cause))
 
 
 def shown(values: tuple[object, ...]) -> str:
@@ -124,7 +150,10 @@ def shown(values: tuple[object, ...]) -> str:
 def _one(value: object) -> str:
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
-    text = repr(value) if isinstance(value, str) else str(value)
+    return repr(_cut(value)) if isinstance(value, str) else _cut(str(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 

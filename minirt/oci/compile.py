@@ -18,6 +18,7 @@ from minirt.namespaces.sysctl import WriteSysctl
 from minirt.oci import options
 from minirt.oci.init import (
     Chdir,
+    CloseInherited,
     Execute,
     FindExecutable,
     Init,
@@ -26,6 +27,7 @@ from minirt.oci.init import (
     OpenTerminal,
     SetUmask,
     Stdio,
+    Undumpable,
     WaitForStart,
 )
 from minirt.oci.plan import Plan
@@ -51,7 +53,7 @@ def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tr
     new = tuple(space.type for space in spec.linux.namespaces if not space.path)
     if "mount" not in new:
         raise InvalidInput("use the spec", "linux.namespaces has no new mount namespace", "add one of type mount")
-    inside: list[Operation[Init]] = [*compile_oom_score(spec.process)]
+    inside: list[Operation[Init]] = [*compile_birth(), *compile_oom_score(spec.process)]
     inside += [JoinNamespace(kind, path) for kind, path in joined if kind != "pid"]
     inside += _rootfs(spec, bundle, overlay)
     inside += _identity(spec, new)
@@ -63,10 +65,16 @@ def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tr
         command=spec.process.args[0],
         cgroup=tree.at(path) if path else "",
         shim=tuple(plan_cgroup(path, spec.linux.resources, tree)) if path else (),
-        stage=tuple(JoinNamespace(kind, path) for kind, path in joined if kind == "pid"),
+        stage=tuple(_stage(joined)),
         new=new,
         inside=tuple(inside),
     )
+
+
+def _stage(joined: list[tuple[str, str]]) -> list[Operation[Init]]:
+    """Return what must be done by init's parent: init is in sight of the pod's processes from its first moment."""
+    joins: list[Operation[Init]] = [JoinNamespace(kind, path) for kind, path in joined if kind == "pid"]
+    return [Undumpable(), *joins] if joins else []
 
 
 def _rootfs(spec: Spec, bundle: str, overlay: MountOverlay | None) -> list[Operation[Init]]:
@@ -100,6 +108,11 @@ def _mount(mount: Mount, index: int) -> Operation[Init]:
 
 def _identity(spec: Spec, new: tuple[str, ...]) -> list[Operation[Init]]:
     return [SetHostname(spec.hostname)] if spec.hostname and "uts" in new else []
+
+
+def compile_birth() -> list[Operation[Init]]:
+    """Return what comes first in a process that will be a container's: it lets go of what it has of the shim."""
+    return [Undumpable(), CloseInherited(), SetUmask(0)]
 
 
 def compile_oom_score(process: Process) -> list[SetOomScoreAdj]:

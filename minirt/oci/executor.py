@@ -15,7 +15,7 @@ from typing import NoReturn
 from minirt import journal
 from minirt.cgroups import lifecycle
 from minirt.errors import MinirtError, ShimError, StepFailed
-from minirt.linux import fds, operation, prctl, process
+from minirt.linux import operation, process
 from minirt.linux.operation import Operation
 from minirt.oci import sync
 from minirt.oci.init import Init
@@ -91,7 +91,7 @@ def _clone_in_stage(
     """Fork a stage that joins, clones init as our child, and hands its pidfd back. Return (pid, pidfd)."""
     ours, stages = sync.pair()
     with ours:
-        stage_pid = os.fork()
+        stage_pid = journal.step("fork", os.fork)
         if stage_pid == 0:
             ours.close()
             outer.close()
@@ -147,9 +147,6 @@ def _inside(inside: tuple[Operation[Init], ...], stdio: tuple[int, int, int], pa
         journal.stage = "init"
         if journal.sink:
             sync.send_steps_to(pair)
-        prctl.set_dumpable(False)
-        os.umask(0)
-        fds.close_all_but({0, 1, 2, pair.fileno(), *stdio})
         operation.run(list(inside), Init(pair, stdio))
     except BaseException as error:  # noqa: BLE001  init must never return into its parent's code
         _report_failure(pair, error)

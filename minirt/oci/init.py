@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from minirt import journal
 from minirt.errors import CommandNotFound, MinirtError, StepFailed
-from minirt.linux import mount
+from minirt.linux import fds, mount, prctl
 from minirt.linux._native import ffi, lib
 from minirt.linux.operation import Operation
 from minirt.namespaces import inroot
@@ -32,11 +32,38 @@ class Init:
     sync: socket.socket
     stdio: tuple[int, int, int]
     rootfs_fd: int = -1
+    empty_fd: int = -1
     executable: str = ""
 
     def warn(self, text: str) -> None:
         """Tell the shim of something optional that could not be done."""
         sync.send(self.sync, {"type": "warning", "text": text})
+
+
+@dataclass(frozen=True)
+class Undumpable(Operation[Init]):
+    """Let nobody look into this process until it executes a program: it may be seen from inside the container."""
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return "prctl PR_SET_DUMPABLE 0"
+
+    def execute(self, context: Init) -> None:
+        """Set it; children inherit it."""
+        prctl.set_dumpable(False)
+
+
+@dataclass(frozen=True)
+class CloseInherited(Operation[Init]):
+    """Close what a fork of the shim brings along: the host's files must not be in reach from the container."""
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return "close_range all but stdio and the socket to the shim"
+
+    def execute(self, context: Init) -> None:
+        """Close them."""
+        journal.step("close_range", fds.close_all_but, {0, 1, 2, context.sync.fileno(), *context.stdio})
 
 
 @dataclass(frozen=True)

@@ -141,18 +141,15 @@ class Container:
         self._close_sync()
         if self._pending and self.status.pid and not self._error:
             assert self._launched
-            journal.stage = "init"
-            journal.note("execve", self.plan.command, pid=self._launched.pid)
-            journal.stage = "shim"
+            journal.note("execve", self.plan.command, pid=self._launched.pid, of="init")
             self._update(structs.replace(self.status, state="running", started_at=time.time_ns()))
             self._answer({"pid": self.status.pid})
 
     def _failed(self, error: MinirtError) -> None:
         """Keep the error for ``exited``, which comes at once: init leaves after its last word."""
         if getattr(error, "step", "") == "execve" and self._launched and self.status.pid:
-            journal.stage = "init"
-            journal.note("execve", self.plan.command, getattr(error, "errno", 0), self._launched.pid)
-            journal.stage = "shim"
+            number = getattr(error, "errno", 0)
+            journal.note("execve", self.plan.command, number, pid=self._launched.pid, of="init")
         self._error = error
 
     # --- end

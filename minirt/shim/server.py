@@ -61,6 +61,7 @@ class Shim:
         self.sandbox_id = sandbox_id
         self._listener = listener
         self._last_cap = last_cap
+        self._tree = tree.find()
         self._loop = Loop(self._child_ended)
         self._connections: set[Connection] = set()
         self._containers: dict[str, Container] = {}
@@ -177,7 +178,7 @@ class Shim:
             layers = request.overlay
             target = os.path.join(request.bundle, spec.root.path)
             overlay = MountOverlay(layers.lowers, layers.upper, layers.work, target)
-        plan = compile_spec(spec, request.bundle, overlay, tree.find(), self._last_cap)
+        plan = compile_spec(spec, request.bundle, overlay, self._tree, self._last_cap)
         container = Container(self._loop, request.container, plan, self._changed)
         self._containers[request.container] = container
         with journal.because(request.cause):
@@ -279,7 +280,7 @@ class Shim:
         if self._cleanup and everything_ended and not self._caretakers:
             self._cleanup = False
             command = [sys.executable, "-m", "minirt", "system", "cleanup", self.sandbox_id]
-            os.posix_spawn(sys.executable, command, dict(os.environ))
+            journal.step("spawn", os.posix_spawn, sys.executable, command, dict(os.environ))
 
 
 def listen(sandbox_id: str) -> socket.socket:
@@ -296,10 +297,6 @@ def serve(sandbox_id: str, listener: socket.socket, last_cap: int, trace: str) -
     journal.stage = "shim"
     journal.sink = None
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    os.setsid()
-    prctl.set_child_subreaper()
-    prctl.set_name("minirt-shim")
-    prctl.set_title(f"minirt-shim {sandbox_id}")
     null = os.open("/dev/null", os.O_RDWR)
     out = os.open(paths.sandbox_dir(sandbox_id) / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for number, fd in enumerate((null, out, out)):
@@ -308,4 +305,8 @@ def serve(sandbox_id: str, listener: socket.socket, last_cap: int, trace: str) -
     os.chdir("/")
     if trace:
         journal.open_file(trace)
+    journal.step("setsid", os.setsid)
+    prctl.set_child_subreaper()
+    prctl.set_name("minirt-shim")
+    prctl.set_title(f"minirt-shim {sandbox_id}")
     Shim(sandbox_id, listener, last_cap).run()

@@ -15,8 +15,8 @@ from minirt.linux import process
 from minirt.linux.operation import Operation
 from minirt.namespaces.kinds import FLAGS
 from minirt.oci import executor, sync
-from minirt.oci.compile import compile_oom_score, compile_process
-from minirt.oci.init import Init
+from minirt.oci.compile import compile_birth, compile_oom_score, compile_process
+from minirt.oci.init import Init, Undumpable
 from minirt.oci.spec import Process
 from minirt.shim.container import Container, Reply
 from minirt.shim.loop import Loop
@@ -48,11 +48,12 @@ class Session:
         self.waiters: list[Reply] = []
         self._loop = loop
         self._spec = spec
-        self._inside = tuple(compile_process(spec, last_cap, console=False))
+        self._inside = (*compile_birth(), *compile_process(spec, last_cap, console=False))
         self._launched: executor.Launched | None = None
         self._started: Reply | None = None
         self._master = -1
         self._error: MinirtError | None = None
+        self._at_gate = False
 
     @property
     def pid(self) -> int:
@@ -77,7 +78,11 @@ class Session:
         pidfd = process.pidfd_open(container.pid)
         self._started = started
         try:
-            stage: tuple[Operation[Init], ...] = (*compile_oom_score(self._spec), JoinProcess(pidfd, flags))
+            stage: tuple[Operation[Init], ...] = (
+                Undumpable(),
+                *compile_oom_score(self._spec),
+                JoinProcess(pidfd, flags),
+            )
             self._launched = executor.spawn(stage, 0, self._inside, stdio, cgroup_fd, "clone3 into the container")
         finally:
             os.close(pidfd)
@@ -93,11 +98,16 @@ class Session:
             except BlockingIOError:
                 return
             if message is None:
-                self._close_sync()
-                if not self._error:
-                    self._answer({"pid": self.pid})
+                self._sync_ended()
                 return
             self._on_message(message, received)
+
+    def _sync_ended(self) -> None:
+        """End of file: after its way through the gate it means that execve has closed the other end."""
+        self._close_sync()
+        if self._at_gate and not self._error:
+            journal.note("execve", self._spec.args[0], pid=self.pid, of="init")
+            self._answer({"pid": self.pid})
 
     def _on_message(self, message: dict[str, Any], received: list[int]) -> None:
         assert self._launched
@@ -107,9 +117,12 @@ class Session:
         elif kind == "terminal":
             self._master = received[0]
         elif kind == "ready":
+            self._at_gate = True
             sync.send(self._launched.sync, {"type": "start"})
         elif kind == "failed":
             self._error = sync.failure(message, self._spec.args[0])
+            if self._at_gate:
+                journal.note("execve", self._spec.args[0], getattr(self._error, "errno", 0), pid=self.pid, of="init")
 
     def signal(self, number: int) -> None:
         """Send it a signal. Raises Conflict when it has ended."""

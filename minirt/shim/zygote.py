@@ -77,14 +77,13 @@ def _run(requests: socket.socket) -> NoReturn:
 
 def _spawn(requests: socket.socket, request: dict[str, str], server: Any, known: int) -> dict[str, Any]:
     try:
-        listener = server.listen(request["sandbox"])
+        with server.listen(request["sandbox"]) as listener, journal.kept_in(request["trace"]):
+            pid = journal.step("fork", os.fork)
+            if pid == 0:
+                requests.close()
+                _shim(listener, request, server, known)
     except OSError as error:
-        return {"error": StepFailed.from_os_error("make the shim's socket", error, stage="zygote").to_wire()}
-    pid = journal.step("fork", os.fork)
-    if pid == 0:
-        requests.close()
-        _shim(listener, request, server, known)
-    listener.close()
+        return {"error": StepFailed.from_os_error("start a shim", error, stage="zygote").to_wire()}
     return {"pid": pid}
 
 
