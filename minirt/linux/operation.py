@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from minirt import journal
-from minirt.errors import MinirtError, StepFailed
+from minirt.errors import StepFailed
 
 C = TypeVar("C", contravariant=True)
 
@@ -37,13 +37,15 @@ def run(plan: list[Operation[C]], context: C) -> None:
     Raises:
         StepFailed: the first operation that the kernel refused; its ``what`` is the operation's own description.
     """
-    for operation in plan:
-        with journal.because(operation.because):
+    cause = journal.cause
+    try:
+        for operation in plan:
+            journal.cause = operation.because or cause
             try:
                 operation.execute(context)
-            except MinirtError:
-                raise
             except OSError as error:
                 raise StepFailed.from_os_error(
                     operation.describe(), error, stage=journal.stage, step=type(operation).__name__
                 ) from error
+    finally:
+        journal.cause = cause

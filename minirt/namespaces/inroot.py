@@ -6,16 +6,16 @@ descriptor from here, and works on the descriptor.
 
 import os
 import stat
-from pathlib import PurePosixPath
 from typing import Protocol
 
 from minirt.linux import fds
 
 
 class InRoot(Protocol):
-    """What an operation needs to know of the container it is executed in."""
+    """What operations on a container's root hand to each other: its descriptor, and an empty mount to mask with."""
 
     rootfs_fd: int
+    empty_fd: int
 
 
 def open_path(root_fd: int, path: str) -> int:
@@ -29,7 +29,7 @@ def make_directory(root_fd: int, path: str, mode: int = 0o755) -> int:
         return fds.openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY)
     except FileNotFoundError:
         pass
-    parent, name = os.path.split(str(PurePosixPath("/", path)))
+    parent, name = os.path.split(os.path.normpath("/" + path))
     parent_fd = make_directory(root_fd, parent)
     try:
         os.mkdir(name, mode, dir_fd=parent_fd)
@@ -46,7 +46,7 @@ def make_file(root_fd: int, path: str) -> int:
         return open_path(root_fd, path)
     except FileNotFoundError:
         pass
-    parent, name = os.path.split(str(PurePosixPath("/", path)))
+    parent, name = os.path.split(os.path.normpath("/" + path))
     parent_fd = make_directory(root_fd, parent)
     try:
         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent_fd))

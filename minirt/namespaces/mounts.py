@@ -137,16 +137,21 @@ class MaskPath(Operation[InRoot]):
         except (FileNotFoundError, NotADirectoryError):
             return
         try:
-            cover = _empty_directory() if inroot.is_directory(target) else _null_device(context.rootfs_fd)
-            try:
-                mount.move_mount(cover, target)
-            finally:
+            is_directory = inroot.is_directory(target)
+            cover = _empty_directory(context) if is_directory else _null_device(context.rootfs_fd)
+            mount.move_mount(cover, target)
+            if is_directory and context.empty_fd < 0:
+                context.empty_fd = cover
+            else:
                 os.close(cover)
         finally:
             os.close(target)
 
 
-def _empty_directory() -> int:
+def _empty_directory(context: InRoot) -> int:
+    """Return an empty read-only tmpfs, detached: a new one for the first mask, copies of it for the others."""
+    if context.empty_fd >= 0:
+        return mount.open_tree(context.empty_fd, "", mount.OPEN_TREE_CLONE | mount.AT_EMPTY_PATH)
     fd = mount.fsopen("tmpfs")
     try:
         mount.fsconfig_string(fd, "size", "0")
