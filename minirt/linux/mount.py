@@ -154,13 +154,13 @@ def mount_setattr(
     dirfd: int, path: str, flags: int, *, to_set: int = 0, to_clear: int = 0, propagation: int = 0, userns_fd: int = 0
 ) -> None:
     """Change a mount's attributes (with AT_RECURSIVE those below it too)."""
+    flags |= 0 if path else AT_EMPTY_PATH
     journal.step("mount_setattr", _mount_setattr, dirfd, path, flags, to_set, to_clear, propagation, userns_fd)
 
 
 def _mount_setattr(
     dirfd: int, path: str, flags: int, to_set: int, to_clear: int, propagation: int, userns_fd: int
 ) -> None:
-    flags |= 0 if path else AT_EMPTY_PATH
     result = lib.rt_mount_setattr(dirfd, path.encode(), flags, to_set, to_clear, propagation, userns_fd)
     checked(result, path)
 

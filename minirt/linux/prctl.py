@@ -9,6 +9,7 @@ from minirt import journal
 from minirt.linux._native import lib
 from minirt.linux.mount import checked
 
+PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
@@ -45,12 +46,12 @@ def capbset_drop(capability: int) -> None:
 
 def ambient_clear() -> None:
     """Empty the ambient set."""
-    journal.step("prctl", _ambient, PR_CAP_AMBIENT_CLEAR_ALL, 0)
+    journal.step("prctl", _ambient, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0)
 
 
 def ambient_raise(capability: int) -> None:
     """Add a capability to the ambient set. Raises OSError: EPERM (not both permitted and inheritable)."""
-    journal.step("prctl", _ambient, PR_CAP_AMBIENT_RAISE, capability)
+    journal.step("prctl", _ambient, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)
 
 
 def set_title(title: str) -> None:
@@ -62,5 +63,5 @@ def _set(option: int, value: int | str) -> None:
     _prctl.prctl(option, value)
 
 
-def _ambient(operation: int, capability: int) -> None:
+def _ambient(_: int, operation: int, capability: int) -> None:
     checked(lib.rt_ambient(operation, capability))

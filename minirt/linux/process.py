@@ -42,12 +42,12 @@ def clone3(flags: int, cgroup_fd: int = -1, tasks: int | str = "/proc/self/task"
     threads = len(os.listdir(tasks))
     if threads != 1:
         raise RuntimeError(f"clone3 in a process with {threads} threads: who has threads never forks")
+    flags |= CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd >= 0 else 0)
     return journal.step("clone3", _clone3, flags, cgroup_fd)
 
 
 def _clone3(flags: int, cgroup_fd: int) -> tuple[int, int]:
     pidfd = ffi.new("int *", -1)
-    flags |= CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd >= 0 else 0)
     exit_signal = 0 if flags & CLONE_PARENT else signal.SIGCHLD
     pid = checked(lib.rt_clone3(flags, exit_signal, cgroup_fd, pidfd))
     return (pid, pidfd[0]) if pid else (0, -1)

@@ -5,6 +5,7 @@ then the host goes out of sight, and only then rights are given up one by one, t
 """
 
 import os
+from collections.abc import Sequence
 
 from minirt.cgroups.plan import plan_cgroup
 from minirt.cgroups.tree import Tree
@@ -71,7 +72,7 @@ def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tr
     )
 
 
-def _stage(joined: list[tuple[str, str]]) -> list[Operation[Init]]:
+def _stage(joined: Sequence[tuple[str, str]]) -> list[Operation[Init]]:
     """Return what must be done by init's parent: init is in sight of the pod's processes from its first moment."""
     joins: list[Operation[Init]] = [JoinNamespace(kind, path) for kind, path in joined if kind == "pid"]
     return [Undumpable(), *joins] if joins else []
