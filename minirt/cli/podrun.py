@@ -56,10 +56,19 @@ def check_limits(pod: Pod, *, best_effort: bool) -> None:
     Raises:
         ControllerMissing: the first of them.
     """
-    for problem in preflight.problems(pod, node.here()):
-        if not best_effort:
-            raise problem
-        podview.warn(str(problem))
+    problems = preflight.problems(pod, node.here())
+    if problems and not best_effort:
+        raise problems[0]
+    for (why, do), alike in _grouped(problems).items():
+        podview.warn(f"cannot {', '.join(alike)}: {why} ({do})")
+
+
+def _grouped(problems: list[MinirtError]) -> dict[tuple[str, str], list[str]]:
+    """Return what cannot be done, by the reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for problem in problems:
+        found.setdefault((problem.why, problem.do), []).append(problem.what)
+    return found
 
 
 def in_foreground(zygote: Zygote, pod: Pod, options: Options) -> int:

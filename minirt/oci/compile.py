@@ -56,7 +56,7 @@ def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tr
         raise InvalidInput("use the spec", "linux.namespaces has no new mount namespace", "add one of type mount")
     inside: list[Operation[Init]] = [*compile_birth(), *compile_oom_score(spec.process)]
     inside += [JoinNamespace(kind, path) for kind, path in joined if kind != "pid"]
-    inside += _rootfs(spec, bundle, overlay)
+    inside += _rootfs(spec, bundle, overlay, "" if "cgroup" in new else tree.mount)
     inside += _identity(spec, new)
     inside += [ReadonlyRoot()] if spec.root.readonly else []
     inside += [PivotRoot()]
@@ -78,11 +78,11 @@ def _stage(joined: Sequence[tuple[str, str]]) -> list[Operation[Init]]:
     return [Undumpable(), *joins] if joins else []
 
 
-def _rootfs(spec: Spec, bundle: str, overlay: MountOverlay | None) -> list[Operation[Init]]:
+def _rootfs(spec: Spec, bundle: str, overlay: MountOverlay | None, host_cgroups: str) -> list[Operation[Init]]:
     root = os.path.join(bundle, spec.root.path)
     operations: list[Operation[Init]] = [SetPropagation(spec.linux.rootfs_propagation or "rslave")]
     operations.append(overlay or BindRootfs(root))
-    operations += [_mount(mount, index) for index, mount in enumerate(spec.mounts)]
+    operations += [_mount(mount, index, host_cgroups) for index, mount in enumerate(spec.mounts)]
     operations += [MakeDevice(path, "c", major, minor) for path, major, minor in DEFAULT_NODES]
     operations += [
         MakeDevice(node.path, node.type, node.major, node.minor, node.file_mode, node.uid, node.gid)
@@ -96,8 +96,15 @@ def _rootfs(spec: Spec, bundle: str, overlay: MountOverlay | None) -> list[Opera
     return [*operations, MakeCwd(spec.process.cwd)]
 
 
-def _mount(mount: Mount, index: int) -> Operation[Init]:
+def _mount(mount: Mount, index: int, host_cgroups: str) -> Operation[Init]:
+    """Return a mount's operation. ``host_cgroups`` is the host's cgroup2 mount for who has no cgroup namespace.
+
+    There a fresh cgroup2 mount would change the mount options of the whole machine's hierarchy (nsdelegate and others
+    belong to it, not to a mount): the host's mount is shown instead.
+    """
     found = options.parse(mount.options, f"mounts[{index}].options")
+    if mount.type in {"cgroup", "cgroup2"} and host_cgroups:
+        return BindMount(host_cgroups, mount.destination, found.attributes, cause=mount.cause)
     if found.bind or mount.type == "bind":
         return BindMount(
             mount.source, mount.destination, found.attributes, found.recursive, found.propagation, mount.cause
