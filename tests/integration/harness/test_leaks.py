@@ -90,7 +90,8 @@ def test_nothing_survives_the_session(tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_the_machine_is_out_of_reach() -> None:
-    assert leaks.links() == ("lo",)
+    of_the_machine = set(os.listdir("/sys/class/net")) - {"lo"}
+    assert not of_the_machine & set(leaks.links())
     assert not Path("/run/docker.sock").exists()
 
 
