@@ -22,6 +22,7 @@ from minirt.kubelet.manifest import (
     Volume,
     VolumeMount,
 )
+from minirt.kubelet.quantity import Quantity
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -137,9 +138,16 @@ def _volume_source(path: str, volume: Volume) -> Iterator[Problem]:
         host = PurePosixPath(volume.host_path.path)
         if not host.is_absolute() or ".." in host.parts:
             yield Problem(f"{path}.hostPath.path", f"{volume.host_path.path!r} is not an absolute path without '..'")
-    limit = volume.empty_dir.size_limit if volume.empty_dir else None
-    if limit and limit.exact <= 0:
-        yield Problem(f"{path}.emptyDir.sizeLimit", f"{limit.text} is not above 0")
+    if volume.empty_dir and volume.empty_dir.size_limit:
+        yield from _size_limit(f"{path}.emptyDir.sizeLimit", volume.empty_dir.medium, volume.empty_dir.size_limit)
+
+
+def _size_limit(path: str, medium: str, limit: Quantity) -> Iterator[Problem]:
+    if limit.exact <= 0:
+        yield Problem(path, f"{limit.text} is not above 0")
+    elif medium != "Memory":
+        do = "give it medium: Memory, or remove it"
+        yield Problem(path, "is not supported yet by minirt for a directory on disk", do, unsupported=True)
 
 
 def _containers(pod: Pod) -> Iterator[Iterator[Problem]]:

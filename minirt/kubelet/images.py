@@ -25,11 +25,11 @@ Key = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class NoImage:
-    """Why there is no image yet: one of Kubernetes' waiting reasons."""
+    """Why there is no image yet: one of Kubernetes' waiting reasons. Tried again at ``retry_at_ns`` (0: never)."""
 
     reason: str
     error: MinirtError
-    retry_at_ns: int
+    retry_at_ns: int = 0
 
 
 class _Pull:
@@ -77,11 +77,8 @@ class Images:
         if policy == "Never":
             why = "it is not here, and its imagePullPolicy is Never"
             error = ImageError(f"use image {container.image}", why, f"minirt image pull {container.image}")
-            return NoImage("ErrImageNeverPull", error, now_ns + self._wait_ns(key, now_ns))
+            return NoImage("ErrImageNeverPull", error)
         return self._begin(key, container, now_ns)
-
-    def _wait_ns(self, key: Key, now_ns: int) -> int:
-        return self._backoff.ready_at_ns(key[0], now_ns) - now_ns
 
     def _begin(self, key: Key, container: Container, now_ns: int) -> NoImage | None:
         image = container.image

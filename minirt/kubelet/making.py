@@ -101,14 +101,26 @@ class Maker:
         if image is None:
             return False
         if isinstance(image, NoImage):
-            if self.fail_fast:
-                raise image.error
-            self.waiting[start.container.name] = Waiting(image.reason, str(image.error))
+            self._note_no_image(start.container.name, image)
             return False
         if start.failed_ns:
             self._backoff.tried(start.container.name, start.failed_ns, time.time_ns())
         with journal.because(self._pod.path_of(start.container)):
             return self._create_and_start(start, actual, image)
+
+    def _note_no_image(self, name: str, image: NoImage) -> None:
+        """Raise why there is no image, or note it and tell of it (of a pull that failed it has been told)."""
+        if self.fail_fast:
+            raise image.error
+        before = self.waiting.get(name)
+        self.waiting[name] = Waiting(image.reason, str(image.error))
+        if before == self.waiting[name]:
+            return
+        if image.reason == "ErrImageNeverPull":
+            self._observer(Event("Failed", str(image.error), name, warning=True))
+        elif image.reason == "ImagePullBackOff":
+            retry_s = (image.retry_at_ns - time.time_ns()) / _NS
+            self._observer(Event("BackOff", "its image cannot be pulled", name, warning=True, retry_s=retry_s))
 
     def _create_and_start(self, start: Start, actual: Actual, image: PulledImage) -> bool:
         name, again = start.container.name, start.failed_ns != 0

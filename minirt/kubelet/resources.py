@@ -101,9 +101,12 @@ def of_container(pod: Pod, container: Container, node: Node) -> cri.LinuxContain
 
 def of_pod(pod: Pod, node: Node) -> cri.LinuxContainerResources:
     """Return the limits of the cgroup that holds the whole pod."""
-    cpus = _together(pod, cpu_limit) if _all_have(pod, cpu_limit) else Fraction(0)
-    memory = _together(pod, memory_limit) if _all_have(pod, memory_limit) else Fraction(0)
-    return _limits(_together(pod, cpu_request), cpus, int(memory), node)
+    return _limits(_together(pod, cpu_request), _limit_of_all(pod, cpu_limit), pod_memory_limit(pod), node)
+
+
+def pod_memory_limit(pod: Pod) -> int:
+    """Return the bytes that the whole pod never gets more than, 0 for no limit."""
+    return int(_limit_of_all(pod, memory_limit))
 
 
 def _limits(request: Fraction, limit: Fraction, memory_bytes: int, node: Node) -> cri.LinuxContainerResources:
@@ -122,5 +125,6 @@ def _together(pod: Pod, amount: Amount) -> Fraction:
     return max([at_once, *map(amount, pod.spec.init_containers)])
 
 
-def _all_have(pod: Pod, amount: Amount) -> bool:
-    return all(map(amount, pod.all_containers))
+def _limit_of_all(pod: Pod, limit: Amount) -> Fraction:
+    """Return the limits' sum, or 0 if a container has none."""
+    return _together(pod, limit) if all(map(limit, pod.all_containers)) else Fraction(0)

@@ -14,7 +14,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from minirt.crimessages import api_pb2 as cri
-from minirt.kubelet import decide, pods
+from minirt.kubelet import decide, pods, resources
 from minirt.kubelet.manifest import Container, Pod
 from minirt.kubelet.node import Node
 from minirt.kubelet.pods import Actual
@@ -83,6 +83,7 @@ class PodStatus(Struct, rename="camel", omit_defaults=True, frozen=True):
     container_statuses: tuple[ContainerStatus, ...]
     init_container_statuses: tuple[ContainerStatus, ...] = ()
     pod_ip: str = field(default="", name="podIP")
+    qos_class: str = ""
     start_time: str = ""
     reason: str = ""
     message: str = ""
@@ -104,6 +105,7 @@ def of(pod: Pod, actual: Actual, waiting: Mapping[str, Waiting] | None = None) -
         container_statuses=ordinary,
         init_container_statuses=initial,
         pod_ip=next(iter(actual.ips), ""),
+        qos_class=resources.qos(pod),
         start_time=_time(oldest.created_at) if oldest else "",
         reason=trouble.reason,
         message=trouble.message,

@@ -18,6 +18,7 @@ from pathlib import Path
 from minirt import journal, paths
 from minirt.crimessages import api_pb2 as cri
 from minirt.errors import InvalidInput, StepFailed
+from minirt.kubelet import resources
 from minirt.kubelet.manifest import Container, EmptyDir, HostPath, Pod, Volume
 from minirt.linux import mount
 
@@ -54,7 +55,7 @@ def _prepare_one(pod: Pod, volume: Volume) -> None:
     if volume.host_path:
         _check_host_path(volume.name, volume.host_path)
     elif volume.empty_dir:
-        _make_empty_dir(host_directory(pod, volume.name), volume.empty_dir, pod.spec.security_context.fs_group)
+        _make_empty_dir(pod, host_directory(pod, volume.name), volume.empty_dir)
 
 
 def host_directory(pod: Pod, volume: str) -> Path:
@@ -62,21 +63,28 @@ def host_directory(pod: Pod, volume: str) -> Path:
     return paths.volumes_dir(pod.uid) / volume
 
 
-def _make_empty_dir(place: Path, volume: EmptyDir, group: int | None) -> None:
+def _make_empty_dir(pod: Pod, place: Path, volume: EmptyDir) -> None:
     """Make a directory that anybody may write to; with an fsGroup its files belong to that group."""
+    group = pod.spec.security_context.fs_group
     if place.exists() and (volume.medium != "Memory" or place.is_mount()):
         return
     if not place.exists():
         journal.step("mkdir", os.mkdir, str(place))
     if volume.medium == "Memory":
-        _mount_tmpfs(place, volume)
+        _mount_tmpfs(place, _tmpfs_bytes(pod, volume))
     if group is not None:
         journal.step("chown", os.chown, str(place), -1, group)
     journal.step("chmod", os.chmod, str(place), _MODE if group is None else _SETGID_MODE)
 
 
-def _mount_tmpfs(place: Path, volume: EmptyDir) -> None:
-    size = f"size={volume.size_limit.whole}" if volume.size_limit else None
+def _tmpfs_bytes(pod: Pod, volume: EmptyDir) -> int:
+    """Return how large a tmpfs may grow: its limit or the pod's memory, what is less; 0 for the kernel's default."""
+    limits = (volume.size_limit.whole if volume.size_limit else 0, resources.pod_memory_limit(pod))
+    return min(filter(None, limits), default=0)
+
+
+def _mount_tmpfs(place: Path, size_bytes: int) -> None:
+    size = f"size={size_bytes}" if size_bytes else None
     mount.mount("tmpfs", str(place), "tmpfs", mount.MS_NOSUID | mount.MS_NODEV, size)
 
 

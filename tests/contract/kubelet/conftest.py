@@ -12,12 +12,16 @@ import yaml
 
 from minirt.cri.client import GrpcFace
 from minirt.crimessages import api_pb2 as cri
+from minirt.engine.face import EngineFace
 from minirt.engine.podface import PodFace
+from minirt.images.store import ImageStore
 from minirt.kubelet import loading, logs, node, requests
 from minirt.kubelet.backoff import Backoff
 from minirt.kubelet.events import Event
 from minirt.kubelet.manifest import Pod
 from minirt.kubelet.worker import PodWorker
+from minirt.shim.zygote import Zygote
+from tests import requirements
 from tests.peers import daemon
 from tests.peers.containerd import Containerd
 
@@ -38,11 +42,19 @@ def containerd_face(containerd: Containerd) -> Iterator[PodFace]:
     daemon.remove_cgroups(os.environ["MINIRT_CGROUP"])
 
 
-@pytest.fixture(scope="session", params=["containerd", "minirt"])
+@pytest.fixture(scope="session")
+def minirt_face(busybox_archives: list[Path]) -> Iterator[PodFace]:
+    """The engine in this process. It comes before containerd's face: its zygote is forked before gRPC has threads."""
+    zygote = Zygote()
+    for archive in busybox_archives:
+        ImageStore().load(archive)
+    yield EngineFace(zygote, best_effort=requirements.no_controllers() is not None)
+    zygote.close()
+
+
+@pytest.fixture(scope="session", params=["minirt", "containerd"])
 def face(request: pytest.FixtureRequest) -> PodFace:
     """A runtime that has localhost/busybox, and nothing else."""
-    if request.param == "minirt":
-        pytest.importorskip("minirt.engine.face", reason="minirt has no in-process engine yet")
     face: PodFace = request.getfixturevalue(f"{request.param}_face")
     return face
 

@@ -1,5 +1,6 @@
 """The pod worker on a real runtime: order, restarts, ends, recovery."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -176,6 +177,22 @@ def test_an_image_that_cannot_be_pulled_is_tried_again(run: Run) -> None:
         lambda: _waiting(pod) in ("ErrImagePull", "ImagePullBackOff"),
         "the reason that the container waits",
     )
+
+
+def test_stopping_does_not_wait_for_a_pull(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        image = f"127.0.0.1:{silent.getsockname()[1]}/slow:1"
+        pod = run(manifest([container("main", "true", image=image, imagePullPolicy="Always")]))
+        pod.wait_for("Pulling")
+        pod.worker.stop()
+        assert pod.result() == STOPPED_EXIT_CODE
+
+
+def test_an_absent_image_that_may_not_be_pulled_is_told_of_once(run: Run) -> None:
+    pod = run(manifest([container("main", "true", image="localhost/absent:1"), container("other", "true")]))
+    pod.wait_for("Exited", "other")
+    assert [event.container for event in pod.events if event.reason == "Failed"] == ["main"]
+    assert _waiting(pod) == "ErrImageNeverPull"
 
 
 def _waiting(pod: Running) -> str:

@@ -54,6 +54,10 @@ def secure(**fields: object) -> dict[str, object]:
         (document(volumes=[{"name": "a", "hostPath": {"path": "x"}}]), "'x' is not an absolute path without '..'"),
         (document(volumes=[{"name": "a", "hostPath": {"path": "/x/.."}}]), "without '..'"),
         (document(volumes=[{"name": "a", "emptyDir": {"sizeLimit": 0}}]), "0 is not above 0"),
+        (
+            document(volumes=[{"name": "a", "emptyDir": {"sizeLimit": "1Mi"}}]),
+            "for a directory on disk (give it medium",
+        ),
         (document(container(resources={"limits": {"cpu": "-1"}})), "-1 is negative"),
         (document(container(resources={"limits": {"memory": "64m"}})), "(m is milli) (did you mean 64Mi?)"),
         (document(container(resources={"limits": {"memory": "1.5"}})), "1.5 is a fraction of a byte"),

@@ -109,6 +109,7 @@ def test_the_state_before_is_the_container_before() -> None:
 def test_it_is_written_in_kubernetes_words() -> None:
     found = msgspec.to_builtins(statuses.of(TWO, actual(status("a", RUNNING), status("b", RUNNING))))
     assert found["podIP"] == "10.0.0.2"
+    assert found["qosClass"] == "BestEffort"
     assert found["startTime"] == "1970-01-01T00:00:01Z"
     assert found["containerStatuses"][0] == {
         "name": "a",

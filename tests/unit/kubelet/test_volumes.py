@@ -47,6 +47,21 @@ def test_preparing_again_changes_nothing() -> None:
     assert (volumes.host_directory(made, "work") / "file").read_text() == "kept"
 
 
+@pytest.mark.parametrize(
+    ("volume_limit", "memory_limits", "size"),
+    [("1Mi", ["64Mi"], 1 << 20), ("", ["64Mi", "64Mi"], 128 << 20), ("1Gi", ["64Mi"], 64 << 20), ("", [""], 0)],
+)
+def test_a_tmpfs_grows_to_the_least_of_its_limits(volume_limit: str, memory_limits: list[str], size: int) -> None:
+    containers = [
+        container(f"c{number}", resources={"limits": {"memory": limit}} if limit else {})
+        for number, limit in enumerate(memory_limits)
+    ]
+    volume = {"medium": "Memory"} | ({"sizeLimit": volume_limit} if volume_limit else {})
+    made = pod(*containers, volumes=[{"name": "work", "emptyDir": volume}])
+    assert made.spec.volumes[0].empty_dir
+    assert volumes._tmpfs_bytes(made, made.spec.volumes[0].empty_dir) == size
+
+
 def test_removing_takes_all_and_may_be_repeated() -> None:
     made = pod(volumes=[{"name": "work", "emptyDir": {}}])
     volumes.prepare(made)
