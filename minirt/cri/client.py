@@ -2,8 +2,8 @@
 
     kubelet ── PodFace ──▶ GrpcFace ── gRPC over unix:///run/…/….sock ──▶ RuntimeService, ImageService
 
-Errors come back as MinirtErrors, by the gRPC status code. Calls have no deadline of their own but one: a caller that
-waits for a container to stop, or for an image, knows better than this module how long that may take.
+Errors come back as MinirtErrors, by the gRPC status code. Calls have no deadline: stopping a container takes as long as
+its grace, and an image as long as its bytes.
 """
 
 # ruff: noqa: N802 (the methods are the CRI's RPCs)

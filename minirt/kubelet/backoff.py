@@ -39,9 +39,5 @@ class Backoff:
         delay_ns = self._initial_ns if entry is None or fresh else min(2 * entry.delay_ns, self._cap_ns)
         self._entries[key] = _Entry(min(delay_ns, self._cap_ns), now_ns)
 
-    def forget(self, key: str) -> None:
-        """Forget a key: it went well."""
-        self._entries.pop(key, None)
-
     def _expired(self, entry: _Entry, failed_ns: int) -> bool:
         return failed_ns - entry.tried_ns > 2 * self._cap_ns

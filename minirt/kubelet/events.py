@@ -18,7 +18,6 @@ Reason = Literal[
     "FailedMount",
     "FailedCreatePodSandBox",
     "Killing",
-    "Evicted",
 ]
 
 

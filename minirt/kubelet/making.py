@@ -84,11 +84,17 @@ class Maker:
     def _run_sandbox(self, attempt: int) -> None:
         config = requests.sandbox_config(self._pod, self._node, attempt)
         self._face.RunPodSandbox(cri.RunPodSandboxRequest(config=config))
-        actual = self.take_over()
+        actual = self._furnish()
         self._observer(Event("SandboxReady", ", ".join(pod_ip(self._pod, actual, self._node))))
 
-    def take_over(self) -> Actual:
-        """Make sure of what the pod's containers mount, when its sandbox is there."""
+    def take_over(self) -> None:
+        """Make sure of what the containers of a sandbox mount that another worker made."""
+        try:
+            self._furnish()
+        except MinirtError as error:
+            self._failed(POD, "FailedMount", "ContainerCreating", error)
+
+    def _furnish(self) -> Actual:
         actual = pods.look(self._face, self._pod.uid)
         volumes.prepare(self._pod)
         hosts = names.hosts_file(self._pod, pod_ip(self._pod, actual, self._node), self._node)

@@ -63,6 +63,7 @@ class PodWorker:
             fail_fast=fail_fast,
         )
         self._told: set[str] = set()
+        self._stopped: set[str] = set()
         self._begun_ns = time.time_ns()
         self._stopping = False
 
@@ -165,8 +166,16 @@ class PodWorker:
                 self._maker.note_back_off(action)
                 return False
             case StopSandbox():
-                self._observer(Event("SandboxChanged", "the sandbox died", warning=True))
-                self._face.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=action.sandbox_id))
+                return self._stop_dead_sandbox(action.sandbox_id)
             case RemoveSandbox():
                 self._face.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=action.sandbox_id))
+        return True
+
+    def _stop_dead_sandbox(self, sandbox_id: str) -> bool:
+        """Stop it once; its successor may take several turns to be made."""
+        if sandbox_id in self._stopped:
+            return False
+        self._stopped.add(sandbox_id)
+        self._observer(Event("SandboxChanged", "the sandbox died", warning=True))
+        self._face.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id))
         return True

@@ -148,6 +148,20 @@ def test_a_sandbox_that_dies_is_replaced(run: Run, face: PodFace) -> None:
     await_true(lambda: len(pods.look(face, pod.pod.uid).sandboxes) == 1, "the old sandbox is removed")
 
 
+def test_a_sandbox_that_cannot_be_replaced_yet_is_not_lost(run: Run, face: PodFace, tmp_path: Path) -> None:
+    volumes = [{"name": "data", "hostPath": {"path": f"{tmp_path}/data", "type": "Directory"}}]
+    (tmp_path / "data").mkdir()
+    pod = run(manifest([container("main", "sleep 1000")], restartPolicy="Always", volumes=volumes))
+    pod.wait_for("Started", "main")
+    (tmp_path / "data").rmdir()
+    face.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=pods.look(face, pod.pod.uid).sandbox.id))
+    pod.wait_for("FailedMount", count=2)
+    assert pod.worker.status().reason == "ContainerCreating"
+    (tmp_path / "data").mkdir()
+    pod.wait_for("Started", "main", count=2)
+    assert [reason for reason, _ in pod.told()].count("SandboxChanged") == 1
+
+
 def test_containers_reach_each_other_on_localhost(run: Run) -> None:
     serve = "echo hello > /work/index.html; httpd -f -p 8080 -h /work & until [ -e /work/done ]; do sleep 0.05; done"
     server = container("server", serve, **MOUNT)

@@ -203,10 +203,3 @@ class TestBackoff:
         backoff.tried("a", 0, 0)
         assert backoff.ready_at_ns("a", S) == 6 * S
         assert backoff.ready_at_ns("b", S) == S
-
-    def test_it_can_be_forgotten(self) -> None:
-        backoff = Backoff()
-        backoff.tried("a", 0, 0)
-        backoff.forget("a")
-        backoff.forget("never seen")
-        assert backoff.ready_at_ns("a", S) == S
