@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minirt.cli import flags
 from minirt.cli.main import need_root
 from minirt.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from minirt.engine.records import ContainerConfig, ContainerRecord, SandboxConfig, Volume
+    from minirt.engine.records import ContainerConfig, ContainerRecord, SandboxConfig
     from minirt.shim.zygote import Zygote
-
-UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 @click.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False})
@@ -78,6 +77,7 @@ def _run(zygote: "Zygote", image: str, command: tuple[str, ...], options: dict[s
     if options["name"]:
         store.reserve_name(options["name"], container_id)
     try:
+        flags.make_sources(config.volumes)
         sandbox = sandboxes.run(sandbox_config, zygote, container_id)
         record = containers.create(sandbox, config, found, container_id)
         return _detached(record) if options["detach"] else _attached(record, options)
@@ -157,7 +157,7 @@ def configure(
     from minirt.engine.records import ContainerConfig, SandboxConfig, Security
     from minirt.engine.sandboxes import new_id
 
-    name = options["name"] or f"run-{new_id()[:8]}"
+    name = flags.name(options["name"]) if options["name"] else f"run-{new_id()[:8]}"
     sandbox = SandboxConfig(
         name=name,
         uid=name,
@@ -165,18 +165,18 @@ def configure(
         network=options["network"],
         pid=options["pid_mode"],
         ipc="host" if options["ipc"] == "host" else "pod",
-        ports=tuple(_port(text) for text in options["publish"]),
+        ports=flags.ports(options["publish"], options["network"]),
         single=True,
         trace=options["trace"],
     )
     config = ContainerConfig(
         name=name,
         image=image,
-        command=(options["entrypoint"],) if options["entrypoint"] else (),
-        args=command,
-        env=tuple(_variable(text) for text in options["env"]),
-        cwd=options["workdir"],
-        volumes=tuple(_volume(text) for text in options["volume"]),
+        command=_entrypoint(options["entrypoint"], command),
+        args=command if options["entrypoint"] != "" else (),
+        env=flags.variables(options["env"]),
+        cwd=flags.directory(options["workdir"]),
+        volumes=flags.volumes(options["volume"]),
         security=Security(
             user=options["user"],
             add=options["cap_add"],
@@ -190,10 +190,17 @@ def configure(
         stdin=options["interactive"],
         stdin_once=True,
         stop_signal=options["stop_signal"],
-        labels=dict(_label(text) for text in options["label"]),
+        labels=flags.labels(options["label"]),
         remove_after_exit=options["remove"],
     )
     return sandbox, config
+
+
+def _entrypoint(given: str | None, command: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what replaces the image's entrypoint; an empty one leaves the command alone to run."""
+    if given == "" and not command:
+        raise InvalidInput("run it without an entrypoint", "there is no command either", "name one")
+    return (given,) if given else command if given == "" else ()
 
 
 def _resources(options: dict[str, Any]) -> Any:
@@ -201,8 +208,8 @@ def _resources(options: dict[str, Any]) -> Any:
 
     memory = None
     if options["memory"] or options["memory_swap"]:
-        limit = _size(options["memory"]) if options["memory"] else None
-        swap = _size(options["memory_swap"]) if options["memory_swap"] else 2 * limit if limit else None
+        limit = flags.size(options["memory"]) if options["memory"] else None
+        swap = flags.size(options["memory_swap"]) if options["memory_swap"] else 2 * limit if limit else None
         memory = Memory(limit=limit, swap=swap)
     cpu = Cpu(
         shares=options["cpu_shares"] or None,
@@ -212,56 +219,3 @@ def _resources(options: dict[str, Any]) -> Any:
     )
     pids = Pids(options["pids_limit"]) if options["pids_limit"] else None
     return Resources(memory=memory, cpu=cpu if cpu != Cpu() else None, pids=pids)
-
-
-def _size(text: str) -> int:
-    """Return bytes: a number with b, k, m, g or t (powers of 1024), as docker reads it; -1 is no limit."""
-    number, unit = text[:-1], text[-1:].lower()
-    if text == "-1":
-        return -1
-    if unit.isdigit():
-        number, unit = text, "b"
-    try:
-        return int(float(number) * UNITS[unit])
-    except (ValueError, KeyError):
-        raise InvalidInput(
-            f"use the size {text!r}", "it is no number with b, k, m, g or t", "for example 64m"
-        ) from None
-
-
-def _variable(text: str) -> tuple[str, str]:
-    key, sign, value = text.partition("=")
-    if not key:
-        raise InvalidInput(f"set the variable {text!r}", "it has no name", "write KEY=VALUE")
-    return key, value if sign else os.environ.get(key, "")
-
-
-def _label(text: str) -> tuple[str, str]:
-    key, _, value = text.partition("=")
-    return key, value
-
-
-def _volume(text: str) -> "Volume":
-    """Return a volume; a missing directory of the host is made, as docker's -v does."""
-    from minirt.engine.records import Volume
-
-    source, _, rest = text.partition(":")
-    target, _, mode = rest.partition(":")
-    if not source.startswith("/") or not target.startswith("/") or mode not in {"", "ro", "rw"}:
-        raise InvalidInput(
-            f"use the volume {text!r}", "it is not /HOST/PATH:/CONTAINER/PATH[:ro]", "give absolute paths"
-        )
-    if not os.path.exists(source):
-        os.makedirs(source)
-    return Volume(source, os.path.normpath(target), readonly=mode == "ro")
-
-
-def _port(text: str) -> Any:
-    from minirt.engine.records import Port
-
-    ports, _, protocol = text.partition("/")
-    *address, host, container = ("", *ports.split(":")) if ports.count(":") == 1 else ports.split(":")
-    try:
-        return Port(int(container), int(host), protocol or "tcp", "".join(address))  # type: ignore[arg-type]
-    except ValueError:
-        raise InvalidInput(f"publish {text!r}", "it is not [IP:]HOST:CONTAINER[/udp]", "for example 8080:80") from None

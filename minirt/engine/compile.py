@@ -128,8 +128,12 @@ def namespaces(sandbox: SandboxRecord) -> tuple[Namespace, ...]:
 
 
 def shared_kinds(network: str, sandbox: SandboxRecord) -> tuple[str, ...]:
-    """Return the kinds of namespace that a sandbox pins: with the host's network its host name is the host's too."""
-    kinds = () if network == "host" else ("network", "uts")
+    """Return the kinds of namespace that a sandbox pins.
+
+    A pod with the host's network has the host's name too; a container of its own can be called otherwise.
+    """
+    kinds: tuple[str, ...] = () if network == "host" else ("network",)
+    kinds += ("uts",) if network != "host" or sandbox.config.single else ()
     return (*kinds, "ipc") if sandbox.config.ipc != "host" else kinds
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from ipaddress import IPv4Interface
 
-from msgspec import structs
-
 from minirt import paths
 from minirt.cgroups import tree as cgroup_tree
 from minirt.engine import containers, sandboxes
@@ -39,10 +37,7 @@ def lines(sandbox_config: SandboxConfig, config: ContainerConfig) -> Iterator[tu
 
 
 def _record(config: SandboxConfig, sandbox_id: str) -> SandboxRecord:
-    config = structs.replace(
-        config, hostname=config.hostname or sandbox_id[:12], cgroup=config.cgroup or f"run-{sandbox_id}"
-    )
-    return SandboxRecord(sandbox_id, config, paths.boot_id(), "ready", 0)
+    return SandboxRecord(sandbox_id, sandboxes.completed(config, sandbox_id), paths.boot_id(), "ready", 0)
 
 
 def _sandbox_plan(record: SandboxRecord, directory: str) -> pod_sandbox.Plan:

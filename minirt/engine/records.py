@@ -16,6 +16,7 @@ from minirt.oci.spec import Device, Rlimit
 
 Mode = Literal["private", "pod", "host"]
 Network = Literal["none", "host", "bridge"]
+Protocol = Literal["tcp", "udp", "sctp"]
 
 
 class Port(Struct, frozen=True, omit_defaults=True):
@@ -23,7 +24,7 @@ class Port(Struct, frozen=True, omit_defaults=True):
 
     container_port: int
     host_port: int
-    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+    protocol: Protocol = "tcp"
     host_ip: str = ""
 
 

@@ -44,7 +44,7 @@ def run(config: SandboxConfig, zygote: Zygote, sandbox_id: str = "") -> SandboxR
         MinirtError: the step that failed.
     """
     sandbox_id = sandbox_id or new_id()
-    config = structs.replace(config, hostname=_hostname(config, sandbox_id), cgroup=config.cgroup or f"pod{config.uid}")
+    config = completed(config, sandbox_id)
     record = SandboxRecord(
         id=sandbox_id,
         config=config,
@@ -73,9 +73,16 @@ def _trace(directory: Path) -> str:
     return path
 
 
+def completed(config: SandboxConfig, sandbox_id: str) -> SandboxConfig:
+    """Return a configuration with the host name and the cgroup that were left open."""
+    cgroup = f"run-{sandbox_id}" if config.single else f"pod{config.uid}"
+    return structs.replace(config, hostname=_hostname(config, sandbox_id), cgroup=config.cgroup or cgroup)
+
+
 def _hostname(config: SandboxConfig, sandbox_id: str) -> str:
+    """Return the host name: with the host's network the host's, unless a container of its own asks for another."""
     if config.network == "host":
-        return socket.gethostname()
+        return (config.single and config.hostname) or socket.gethostname()
     return config.hostname or sandbox_id[:12]
 
 

@@ -1,0 +1,130 @@
+"""The words of docker's flags, read: KEY=VALUE, HOST:PATH:ro, IP:HOST:PORT/udp, 64m."""
+
+import ipaddress
+import os
+from typing import TYPE_CHECKING, get_args
+
+from minirt import paths
+from minirt.errors import InvalidInput, StepFailed
+
+if TYPE_CHECKING:
+    from minirt.engine.records import Port, Volume
+
+UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def size(text: str) -> int:
+    """Return bytes: a number with b, k, m, g or t (powers of 1024), as docker reads it; -1 is no limit."""
+    number, unit = text[:-1], text[-1:].lower()
+    if text == "-1":
+        return -1
+    if unit.isdigit():
+        number, unit = text, "b"
+    try:
+        return int(float(number) * UNITS[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise InvalidInput(
+            f"use the size {text!r}", "it is no number with b, k, m, g or t", "for example 64m"
+        ) from None
+
+
+def name(text: str) -> str:
+    """Return a container's name, if it can be one."""
+    if not paths.ID_GRAMMAR.fullmatch(text):
+        why = "a name is 1 to 128 letters, digits, '_', '.', '-', a letter or digit first"
+        raise InvalidInput(f"use the name {text!r}", why, "choose another")
+    return text
+
+
+def variables(texts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Return environment variables; a KEY alone is taken from our own environment, and left out where it is not set."""
+    found = []
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not key:
+            raise InvalidInput(f"set the variable {text!r}", "it has no name", "write KEY=VALUE")
+        if sign or key in os.environ:
+            found.append((key, value if sign else os.environ[key]))
+    return tuple(found)
+
+
+def labels(texts: tuple[str, ...]) -> dict[str, str]:
+    """Return labels; one without a value is empty."""
+    return dict(text.partition("=")[::2] for text in texts)
+
+
+def directory(text: str) -> str:
+    """Return a working directory ("" is the image's)."""
+    if text and not text.startswith("/"):
+        raise InvalidInput(f"work in {text!r}", "it is not an absolute path", f"did you mean /{text}?")
+    return text
+
+
+def volumes(texts: tuple[str, ...]) -> tuple["Volume", ...]:
+    """Return volumes, each with a place of its own."""
+    found = tuple(_volume(text) for text in texts)
+    places = [volume.destination for volume in found]
+    for place in places:
+        if places.count(place) > 1:
+            raise InvalidInput(f"mount on {place}", "two volumes want to be there", "give each a place of its own")
+    return found
+
+
+def _volume(text: str) -> "Volume":
+    from minirt.engine.records import Volume
+
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    if not source.startswith("/") or not target.startswith("/") or mode not in {"", "ro", "rw"}:
+        why = "it is not /HOST/PATH:/CONTAINER/PATH[:ro]"
+        raise InvalidInput(f"use the volume {text!r}", why, "give absolute paths")
+    place = os.path.normpath("/" + target.lstrip("/"))
+    if place == "/":
+        raise InvalidInput(f"use the volume {text!r}", "it would hide the whole image", "mount it below /")
+    return Volume(source, place, readonly=mode == "ro")
+
+
+def make_sources(volumes: tuple["Volume", ...]) -> None:
+    """Make the directories of the host that volumes name and that are missing, as docker's -v does.
+
+    Raises:
+        StepFailed: one cannot be made.
+    """
+    for volume in volumes:
+        try:
+            if not os.path.lexists(volume.source):
+                os.makedirs(volume.source)
+        except OSError as error:
+            raise StepFailed.from_os_error(f"make the volume {volume.source}", error) from error
+
+
+def ports(texts: tuple[str, ...], network: str) -> tuple["Port", ...]:
+    """Return ports to publish, which only a bridge can lead to a container."""
+    if texts and network != "bridge":
+        why = f"the network is {network}, and ports are led through the bridge"
+        raise InvalidInput(f"publish {texts[0]!r}", why, "leave out -p, or use --network bridge")
+    return tuple(_port(text) for text in texts)
+
+
+def _port(text: str) -> "Port":
+    from minirt.engine.records import Port, Protocol
+
+    numbers, _, protocol = text.partition("/")
+    address, _, pair = numbers.rpartition(":")
+    address, _, host = address.rpartition(":")
+    try:
+        if address:
+            ipaddress.IPv4Address(address)
+        if protocol not in {"", *get_args(Protocol)}:
+            raise ValueError(protocol)
+        return Port(_number(pair), _number(host), protocol or "tcp", address)  # type: ignore[arg-type]
+    except ValueError:
+        why = "it is not [IP:]HOST:CONTAINER[/udp], with ports from 1 to 65535"
+        raise InvalidInput(f"publish {text!r}", why, "for example 8080:80") from None
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    if not 0 < number < 1 << 16:
+        raise ValueError(text)
+    return number
