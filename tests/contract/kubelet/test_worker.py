@@ -77,7 +77,6 @@ def test_on_failure_restarts_until_success_with_growing_pauses(run: Run) -> None
     assert pod.result() == 0
     assert pod.log("main")[-1] == "run 4"
     assert [event.exit_code for event in pod.events if event.reason == "Exited"] == [1, 1, 1, 0]
-    assert [event.reason for event in pod.events].count("BackOff") == 2, "the first restart is free"
     last, before = pods.look(pod.face, pod.pod.uid).of("main")
     assert last.created_at - before.finished_at >= 0.2e9, "twice the first pause"
     status = pod.worker.status().container_statuses[0]

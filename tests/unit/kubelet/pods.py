@@ -12,16 +12,24 @@ from minirt.kubelet.pods import Actual
 
 UID = "11111111-2222-3333-4444-555555555555"
 GIB = 1 << 30
-NODE = Node(
-    name="machine",
-    address="192.0.2.1",
-    cpus=4,
-    memory_bytes=4 * GIB,
-    controllers=frozenset(("cpu", "memory", "pids")),
-    cgroup_root="minirt",
-    resolver=Resolver(("192.0.2.53",), ("example.org",), ("edns0",)),
-    hosts="127.0.0.1\tlocalhost machine\n",
-)
+
+
+def machine(**changes: Any) -> Node:
+    """Return a machine with four CPUs, 4 GiB and every controller, but for the ``changes``."""
+    facts = {
+        "name": "machine",
+        "address": "192.0.2.1",
+        "cpus": 4,
+        "memory_bytes": 4 * GIB,
+        "controllers": frozenset(("cpu", "memory", "pids")),
+        "cgroup_root": "minirt",
+        "resolver": Resolver(("192.0.2.53",), ("example.org",), ("edns0",)),
+        "hosts": "127.0.0.1\tlocalhost machine\n",
+    }
+    return Node(**(facts | changes))
+
+
+NODE = machine()
 READY = cri.PodSandboxState.SANDBOX_READY
 DEAD = cri.PodSandboxState.SANDBOX_NOTREADY
 CREATED = cri.ContainerState.CONTAINER_CREATED

@@ -1,8 +1,6 @@
-from dataclasses import replace
-
 from minirt.kubelet import names
 from minirt.kubelet.node import Resolver, here, parse_resolv_conf
-from tests.unit.kubelet.pods import NODE, pod
+from tests.unit.kubelet.pods import NODE, machine, pod
 
 
 def test_the_host_name_is_the_pods_cut_to_what_fits() -> None:
@@ -54,7 +52,7 @@ def test_dns_of_policy_none_is_the_pods_alone() -> None:
 
 
 def test_the_pods_option_wins_over_the_hosts() -> None:
-    node = replace(NODE, resolver=Resolver(options=("ndots:1", "rotate")))
+    node = machine(resolver=Resolver(options=("ndots:1", "rotate")))
     config = {"options": [{"name": "ndots", "value": "5"}]}
     assert list(names.dns(pod(dnsConfig=config), node).options) == ["ndots:5", "rotate"]
 

@@ -1,12 +1,11 @@
-from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 
 from minirt.kubelet import resources
-from tests.unit.kubelet.pods import GIB, NODE, container, pod
+from tests.unit.kubelet.pods import GIB, NODE, container, machine, pod
 
-BARE = replace(NODE, controllers=frozenset())
+BARE = machine(controllers=frozenset())
 
 
 def needs(cpu: str = "", memory: str = "", cpu_limit: str = "", memory_limit: str = "") -> dict[str, object]:
