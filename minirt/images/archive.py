@@ -49,6 +49,8 @@ class _Files:
 
     def __init__(self, top: tarfile.TarFile | Path) -> None:
         self._top = top
+        members = top.getmembers() if isinstance(top, tarfile.TarFile) else []
+        self._members = {member.name.removeprefix("./"): member for member in members}
         self._reading = threading.Lock()
 
     @contextlib.contextmanager
@@ -61,7 +63,7 @@ class _Files:
         """Say whether there is such a file."""
         if isinstance(self._top, Path):
             return (self._top / path).exists()
-        return path in self._top.getnames()
+        return path in self._members
 
     def document(self, path: str) -> bytes:
         """Return a small file. Raises ImageError: there is none, it is damaged, or not small."""
@@ -76,7 +78,10 @@ class _Files:
     def _open(self, path: str) -> IO[bytes]:
         found: IO[bytes] | None = None
         with contextlib.suppress(KeyError, FileNotFoundError):
-            found = (self._top / path).open("rb") if isinstance(self._top, Path) else self._top.extractfile(path)
+            if isinstance(self._top, Path):
+                found = (self._top / path).open("rb")
+            else:
+                found = self._top.extractfile(self._members[path])
         if found is None:
             raise ImageError(f"load {path}", "the archive has no such file", "have it made anew")
         return found
@@ -123,12 +128,13 @@ def _opened(archive: Path) -> Iterator[_Files]:
     if archive.is_dir():
         yield _Files(archive)
         return
-    try:
-        tar = tarfile.open(archive, "r:*")  # noqa: SIM115
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise InvalidInput(f"load {archive}", str(error), "see docker save, skopeo copy, minirt image save") from error
-    with tar:
-        yield _Files(tar)
+    with contextlib.ExitStack() as opened:
+        try:
+            files = _Files(opened.enter_context(tarfile.open(archive, "r:*")))
+        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+            do = "see docker save, skopeo copy, minirt image save"
+            raise InvalidInput(f"load {archive}", str(error), do) from error
+        yield files
 
 
 def _load_docker(files: _Files, archive: Path, job: Workspace, report: Report | None) -> Iterator[Record]:

@@ -3,8 +3,9 @@
 import hashlib
 import platform
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from itertools import accumulate
+
+from msgspec import Struct, field
 
 from minirt.errors import InvalidInput
 
@@ -12,8 +13,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l
 VARIANTS = {"aarch64": "v8", "armv7l": "v7", "armv6l": "v6"}
 
 
-@dataclass(frozen=True)
-class Platform:
+class Platform(Struct, frozen=True):
     """What an image runs on, in Go's names: ``linux/arm64/v8``. A variant of "" stands for any."""
 
     os: str
@@ -44,8 +44,7 @@ class Platform:
         return "/".join(filter(None, (self.os, self.architecture, self.variant)))
 
 
-@dataclass(frozen=True)
-class ImageConfig:
+class ImageConfig(Struct, frozen=True):
     """What the image says about running it. Source: image-spec, config.md."""
 
     entrypoint: tuple[str, ...] = ()
@@ -59,8 +58,7 @@ class ImageConfig:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(Struct, frozen=True):
     """One image of the store.
 
     ``id`` is the digest of its config, ``names`` are full references with tags, ``digests`` are ``repository@digest``

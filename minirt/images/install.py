@@ -14,8 +14,9 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from msgspec import Struct
 
 from minirt.errors import ImageError
 from minirt.images import manifest
@@ -29,8 +30,7 @@ from minirt.images.workspace import Workspace
 AT_A_TIME = 3
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """How far one layer is; ``done`` and ``total`` in bytes of its blob."""
 
     digest: str

@@ -11,7 +11,8 @@ Source: https://github.com/distribution/reference (grammar in reference.go, defa
 """
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from minirt.errors import InvalidInput
 
@@ -29,8 +30,7 @@ _DIGEST_BEGUN = re.compile(r"sha256:[0-9a-f]{0,64}|sha256|sha25|sha2|sha|sh|s|")
 _HEX_ID = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """Where an image is: ``tag`` is None only where a digest was given without one."""
 
     registry: str

@@ -15,23 +15,23 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from urllib3.exceptions import HTTPError, SSLError
-from urllib3.util import make_headers, parse_url
+from urllib3.util import parse_url
 
 from minirt.errors import DigestMismatch, NotFound, RegistryError
 from minirt.images import auth
 from minirt.images.auth import Credentials
 from minirt.images.blobs import LARGEST_DOCUMENT, digest_of
+from minirt.images.connections import Connections
 from minirt.images.manifest import READABLE
 from minirt.images.reference import DEFAULT_REGISTRY
 
 HOSTS = {DEFAULT_REGISTRY: "registry-1.docker.io"}
 TIMEOUT = urllib3.Timeout(connect=10, read=60)
 RETRY = urllib3.Retry(
-    total=6, connect=2, read=2, redirect=5, status=3, backoff_factor=0.2, status_forcelist=(502, 503, 504),
+    total=6, connect=2, read=2, redirect=5, status=3, other=0, backoff_factor=0.2, status_forcelist=(502, 503, 504),
     raise_on_status=False,
 )  # fmt: skip
 PIECE_BYTES = 1 << 18
@@ -53,7 +53,8 @@ class Registry:
         self._host = host
         self._base = f"{'http' if plain else 'https'}://{HOSTS.get(host, host)}"
         self._credentials = credentials
-        self._pool = _pool(self._base)
+        self._connections = Connections()
+        self._pool = self._connections.pool(self._base, direct=is_loopback(host))
         self._authorization: dict[str, str] = {}
         self._open: set[urllib3.BaseHTTPResponse] = set()
 
@@ -84,7 +85,8 @@ class Registry:
             yield self._body(response, what)
 
     def abort(self) -> None:
-        """End every transfer under way; whoever reads it gets a RegistryError. Called from another thread."""
+        """End everything under way; whoever waits gets a RegistryError. Called from another thread."""
+        self._connections.cut()
         for response in list(self._open):
             with contextlib.suppress(ValueError, RuntimeError, OSError):
                 response.shutdown()
@@ -114,9 +116,10 @@ class Registry:
             return self._pool.request(
                 "GET", url, headers=headers, preload_content=False, decode_content=False, timeout=TIMEOUT, retries=RETRY
             )
-        except SSLError as error:
-            raise RegistryError(what, f"TLS failed: {error}", "is it this registry? is its CA trusted here?") from error
         except HTTPError as error:
+            if isinstance(getattr(error, "reason", None), SSLError):
+                why = f"TLS failed: {_reason(error)}"
+                raise RegistryError(what, why, "does it speak TLS? is its CA trusted here?") from error
             raise RegistryError(what, _reason(error), self._remedy()) from error
 
     def _remedy(self) -> str:
@@ -170,16 +173,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _pool(base: str) -> urllib3.PoolManager:
-    """Return a connection pool that goes through the environment's proxy where it names one for this address."""
-    parts = urlsplit(base)
-    proxy = getproxies().get(parts.scheme)
-    if not proxy or is_loopback(parts.netloc) or proxy_bypass(parts.netloc):
-        return urllib3.PoolManager(maxsize=8)
-    login = parse_url(proxy).auth
-    return urllib3.ProxyManager(proxy, maxsize=8, proxy_headers=make_headers(proxy_basic_auth=login) if login else None)
 
 
 def _reason(error: Exception) -> str:

@@ -12,10 +12,10 @@ Source: image-spec config.md, "Layer ChainID"; the kernel's filesystems/overlayf
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from minirt.errors import Conflict, NotFound
 from minirt.images import disk, garbage
@@ -27,8 +27,7 @@ from minirt.images.workspace import Workspace, locked
 from minirt.paths import checked_id
 
 
-@dataclass(frozen=True)
-class Overlay:
+class Overlay(Struct, frozen=True):
     """What to mount as an overlay: ``lowers`` the top one first, never empty."""
 
     lowers: tuple[Path, ...]

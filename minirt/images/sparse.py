@@ -8,8 +8,9 @@
 Source: GNU tar manual, "Storing Sparse Files".
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
+
+from msgspec import Struct
 
 from minirt.images.stream import Stream
 from minirt.images.tarfields import number
@@ -19,8 +20,7 @@ MOST_STRETCHES = 1 << 16
 Stretch = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """A sparse file: (offset, length) of each stretch, in order; all else up to ``size_bytes`` is a hole."""
 
     stretches: tuple[Stretch, ...]

@@ -11,7 +11,8 @@ Source: tar(5) of FreeBSD; POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field, structs
 
 from minirt.errors import ImageError
 from minirt.images import sparse
@@ -30,8 +31,7 @@ _HEADER = struct.Struct("100s 8s 8s 8s 12s 12s 8s c 100s 8s 32s 32s 8s 8s 155s 1
 _USTAR = b"ustar\x0000"
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Struct):
     """One thing of an archive. Names are as stored (undecodable bytes as surrogates); ``size`` is of the data here."""
 
     name: str
@@ -48,8 +48,7 @@ class Entry:
     layout: sparse.Layout | None = None
 
 
-@dataclass(frozen=True)
-class _Extensions:
+class _Extensions(Struct, frozen=True):
     """What the headers before an entry's own say of it."""
 
     pax: tuple[tuple[str, bytes], ...] = ()
@@ -77,7 +76,9 @@ def entries(stream: Stream, what: str) -> Iterator[Entry]:
         extensions = _Extensions()
         end = stream.position + entry.size
         yield entry
-        stream.skip(end - stream.position + -entry.size % BLOCK)
+        stream.skip(end - stream.position)
+        if not stream.at_end():  # umoci leaves out the last padding
+            stream.skip(-entry.size % BLOCK)
 
 
 def _next_header(stream: Stream, what: str) -> bytes | None:
@@ -122,11 +123,11 @@ def _extended(before: _Extensions, entry: Entry, stream: Stream) -> _Extensions:
     body = stream.exactly(entry.size)
     stream.skip(-entry.size % BLOCK)
     if entry.kind == PAX:
-        return replace(before, pax=before.pax + tuple(pax_records(body)))
+        return structs.replace(before, pax=before.pax + tuple(pax_records(body)))
     if entry.kind == GNU_LONG_NAME:
-        return replace(before, name=text(body))
+        return structs.replace(before, name=text(body))
     if entry.kind == GNU_LONG_LINK:
-        return replace(before, linkname=text(body))
+        return structs.replace(before, linkname=text(body))
     return before
 
 

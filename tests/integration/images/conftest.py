@@ -21,7 +21,7 @@ class Push:
         """Return the full name under which a registry now has what ``layout`` has as ``tag``."""
         self._count += 1
         name = f"{self.host}/{layout.top.parent.name.lower()}/{self._count}:{tag}"
-        kind = ["--format", "v2s2"] if docker else []
+        kind = ["--format", "v2s2"] if docker else ["--preserve-digests"]
         output(
             "skopeo", "copy", "--all", *kind, "--dest-tls-verify=false", f"oci:{layout.top}:{tag}", f"docker://{name}"
         )

@@ -32,8 +32,8 @@ def symlink(name: str, target: str, **fields: Any) -> tuple[tarfile.TarInfo, byt
     return entry(name, type=tarfile.SYMTYPE, linkname=target, mode=0o777, **fields)
 
 
-def hardlink(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
-    return entry(name, type=tarfile.LNKTYPE, linkname=target)
+def hardlink(name: str, target: str, **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
+    return entry(name, type=tarfile.LNKTYPE, linkname=target, **fields)
 
 
 def layer(*entries: tuple[tarfile.TarInfo, bytes], format: int = tarfile.PAX_FORMAT) -> bytes:
