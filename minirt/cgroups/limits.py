@@ -13,7 +13,8 @@ https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#control
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from minirt.cgroups.resources import BlockIO, Cpu, Memory, Pids, Resources
 from minirt.errors import InvalidInput
@@ -26,8 +27,7 @@ LIFECYCLE_FILES = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "
 Weight = Callable[[int], int]
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """One write: ``value`` into ``file`` of a cgroup. ``controller`` offers the file ("" for cgroup.* itself)."""
 
     file: str

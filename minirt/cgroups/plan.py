@@ -9,7 +9,6 @@ import contextlib
 import errno
 import fcntl
 import os
-from dataclasses import dataclass
 
 from minirt import journal
 from minirt.cgroups import lifecycle
@@ -24,8 +23,7 @@ CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 """Those every cgroup of ours gets where the machine has them: usage is read from them, limits or not."""
 
 
-@dataclass(frozen=True)
-class DelegateUnit(Operation[object]):
+class DelegateUnit(Operation[object], frozen=True):
     """Have systemd give us a cgroup of its own making; nothing to do where it has."""
 
     path: str
@@ -61,8 +59,7 @@ class DelegateUnit(Operation[object]):
             raise StepFailed(f"start {unit}", why, f"see systemctl status {unit}", step="DelegateUnit")
 
 
-@dataclass(frozen=True)
-class MakeCgroup(Operation[object]):
+class MakeCgroup(Operation[object], frozen=True):
     """Make one cgroup. A ``new`` one is empty and its counters are 0; another may be there already."""
 
     path: str
@@ -94,8 +91,7 @@ class MakeCgroup(Operation[object]):
         fds.mkdir(self.path)
 
 
-@dataclass(frozen=True)
-class EnableControllers(Operation[object]):
+class EnableControllers(Operation[object], frozen=True):
     """Have a cgroup give controllers to its children. Those in ``needed`` must be given, the others if it can."""
 
     path: str
@@ -138,8 +134,7 @@ class EnableControllers(Operation[object]):
             raise StepFailed.from_os_error(self.describe(), error, do=do, step="EnableControllers") from error
 
 
-@dataclass(frozen=True)
-class WriteCgroup(Operation[object]):
+class WriteCgroup(Operation[object], frozen=True):
     """Write one setting of a cgroup."""
 
     path: str

@@ -3,11 +3,10 @@
 Source: https://docs.kernel.org/admin-guide/cgroup-v2.html
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """One look. CPU times are microseconds since the cgroup was made; the working set is what cannot be reclaimed."""
 
     cpu_usec: int | None = None

@@ -19,8 +19,9 @@ Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, https://systemd.io/C
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from minirt.errors import ControllerMissing, InvalidInput
 
@@ -28,8 +29,7 @@ UNIT = "minirt-cgroups.service"
 USUAL_MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 
 
-@dataclass(frozen=True)
-class Tree:
+class Tree(Struct, frozen=True):
     """The cgroup2 mount, the directory in it that is ours to divide, and our root."""
 
     mount: str

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from minirt.cli import flags
 from minirt.cli.main import need_root
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 @click.command(name="exec", context_settings={"allow_interspersed_args": False})
 @click.option("-i", "--interactive", is_flag=True, help="Give it our stdin.")
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
-@click.option("-e", "--env", multiple=True, metavar="KEY=VALUE", help="Set an environment variable.")
+@click.option("-e", "--env", multiple=True, metavar="KEY[=VALUE]", help="Set an environment variable.")
 @click.option("-w", "--workdir", default="", help="Working directory.")
 @click.option("-u", "--user", default="", help="User: name or uid, with :group.")
 @click.option("--privileged", is_flag=True, help="Every capability.")
@@ -37,19 +38,28 @@ def exec_command(
     from minirt.engine import containers, store
 
     record = store.find_container(container)
-    variables = tuple((key, value) for key, _, value in (text.partition("=") for text in env))
     process = containers.exec_process(
-        record, command, terminal=tty, env=variables, cwd=workdir, user=user, privileged=privileged
+        record,
+        command,
+        terminal=tty,
+        env=flags.variables(env),
+        cwd=flags.directory(workdir),
+        user=user,
+        privileged=privileged,
     )
     return run_session(record, process, interactive=interactive)
 
 
 def run_session(record: "ContainerRecord", process: "Process", *, interactive: bool) -> int:
     """Execute a process in a container with our stdio, and return its exit code."""
-    from minirt.cli.streams import Streams, flush_own, output_pipes
+    from minirt.cli.streams import Detached, Streams, flush_own, need_terminal, output_pipes, window
     from minirt.shim import protocol
     from minirt.shim.client import ShimClient
 
+    if process.terminal:
+        if interactive:
+            need_terminal()
+        process = _sized(process, window())
     session = secrets.token_hex(8)
     with ShimClient(record.sandbox_id) as shim:
         request = protocol.Exec(container=record.id, session=session, process=process)
@@ -71,7 +81,20 @@ def run_session(record: "ContainerRecord", process: "Process", *, interactive: b
             with ShimClient(record.sandbox_id) as other:
                 other.call(protocol.Kill(container=record.id, session=session, signal=number))
 
-        streams = Streams(shim, outputs, entry, terminal=process.terminal, send_signal=send_signal)
-        outcome = streams.run(shim.send(protocol.Wait(container=record.id, session=session)))
+        streams = Streams(
+            shim, outputs, entry, terminal=process.terminal, stdin=interactive, send_signal=send_signal, drain=True
+        )
+        try:
+            outcome = streams.run(shim.send(protocol.Wait(container=record.id, session=session)))
+        except Detached:
+            return 0
     code: int = outcome["exit_code"]
     return code
+
+
+def _sized(process: "Process", size: tuple[int, int] | None) -> "Process":
+    from msgspec import structs
+
+    from minirt.oci.spec import ConsoleSize
+
+    return structs.replace(process, console_size=ConsoleSize(*size)) if size else process

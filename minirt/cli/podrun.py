@@ -179,7 +179,7 @@ class _Reports:
         self.settled: Callable[[], None] = lambda: None
 
     def show(self, event: Event) -> None:
-        fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
+        fields = {name: getattr(event, name) for name in event.__struct_fields__}
         self.say({"event": {name: value for name, value in fields.items() if value is not None}})
         if event.reason == "Started":
             self._waiting.discard(event.container)

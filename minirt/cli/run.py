@@ -55,6 +55,10 @@ def run(image: str, command: tuple[str, ...], **options: Any) -> int:
     from minirt.shim.zygote import Zygote
 
     need_root("run a container")
+    if options["tty"] and options["interactive"] and not options["detach"] and not options["dry_run"]:
+        from minirt.cli.streams import need_terminal
+
+        need_terminal()
     if options["dry_run"]:
         from minirt.cli.dryrun import print_plan
 
@@ -118,18 +122,17 @@ def _attached(record: "ContainerRecord", options: dict[str, Any]) -> int:
         _, received = shim.call_with_fds(protocol.Attach(container=record.id, once=True), ends)
         for end in ends:
             os.close(end)
-        entry = received[0] if received else -1
-        if not options["interactive"] and not options["tty"]:
-            entry = -1
-        shim.call(protocol.Start(container=record.id))
-        flush_own()
         streams = Streams(
             shim,
             outputs,
-            entry,
+            received[0] if received else -1,
             terminal=options["tty"],
+            stdin=options["interactive"],
             send_signal=lambda number: containers.kill(record, number),
         )
+        streams.resize()
+        shim.call(protocol.Start(container=record.id))
+        flush_own()
         try:
             outcome = streams.run(shim.send(protocol.Wait(container=record.id, caretaker=True)))
         except Detached:

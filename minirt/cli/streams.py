@@ -4,22 +4,23 @@ One thread, one poll: the container's pipes (or its terminal), our stdin, and th
 """
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
-import struct
 import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from minirt.errors import MinirtError, from_wire
+from minirt.errors import InvalidInput, MinirtError, from_wire
 from minirt.shim.client import ShimClient
 
 CHUNK = 1 << 16
-NOT_FORWARDED = {signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, signal.SIGWINCH, signal.SIGKILL, signal.SIGSTOP}
+JOB_CONTROL = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT}
+"""These are between us and the shell that started us."""
+NOT_FORWARDED = {signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, signal.SIGKILL, signal.SIGSTOP, *JOB_CONTROL}
+FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP}
 DETACH = b"\x10\x11"
 """Ctrl-P Ctrl-Q: leave the container running, as in docker."""
 
@@ -31,8 +32,10 @@ class Detached(Exception):
 class Streams:
     """Copies between this process's stdio and a container's, and waits for the shim's answer.
 
-    ``outputs`` maps our reading ends to where they go (1 or 2); ``entry`` takes stdin (-1: the container has none);
-    ``send_signal`` passes a signal on.
+    ``outputs`` maps our reading ends to where they go (1 or 2). ``entry`` takes the container's stdin, or is its
+    terminal (-1: there is neither); only with ``stdin`` is ours copied to it. ``send_signal`` passes a signal on.
+    With ``drain`` the end is the answer and what has been written by then: an exec'd command may leave children that
+    hold its output open for ever.
     """
 
     def __init__(
@@ -42,15 +45,22 @@ class Streams:
         entry: int,
         *,
         terminal: bool,
+        stdin: bool,
         send_signal: Callable[[int], None],
+        drain: bool = False,
     ) -> None:
         self._shim = shim
         self._outputs = outputs
         self._entry = entry
         self._terminal = terminal
+        self._stdin = stdin and entry >= 0
         self._send_signal = send_signal
+        self._drain = drain
         self._poll = select.poll()
         self._typed = b""
+        self._unsent = b""
+        if entry >= 0:
+            os.set_blocking(entry, False)
 
     def run(self, wait_id: int) -> dict[str, Any]:
         """Copy until the output has ended and the shim has answered request ``wait_id``; return the answer.
@@ -63,10 +73,10 @@ class Streams:
             return self._copy(wait_id)
 
     def _copy(self, wait_id: int) -> dict[str, Any]:
-        for fd in (*self._outputs, self._shim.fileno(), *([0] if self._entry >= 0 else [])):
+        for fd in (*self._outputs, self._shim.fileno(), *([0] if self._stdin else [])):
             self._poll.register(fd, select.POLLIN)
         answer: dict[str, Any] | None = None
-        while answer is None or self._outputs:
+        while answer is None or (self._outputs and not self._drain):
             for fd, _ in self._poll.poll():
                 if fd == self._shim.fileno():
                     answer = self._answer(wait_id) or answer
@@ -74,8 +84,14 @@ class Streams:
                     self._pass_signals()
                 elif fd == 0:
                     self._input()
+                elif fd == self._entry:
+                    self._send()
                 else:
                     self._output(fd)
+        for fd in list(self._outputs):
+            os.set_blocking(fd, False)
+            while self._output(fd):
+                pass
         return answer
 
     def _answer(self, wait_id: int) -> dict[str, Any] | None:
@@ -88,28 +104,53 @@ class Streams:
         ok: dict[str, Any] = event["ok"]
         return ok
 
-    def _output(self, fd: int) -> None:
+    def _output(self, fd: int) -> bool:
+        """Copy one piece; return False when there is nothing more for now, or for ever."""
         try:
             data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return False
         except OSError:  # EIO: the last process has closed its side of the terminal
             data = b""
         if data:
             write_all(self._outputs[fd], data)
-            return
+            return True
         self._poll.unregister(fd)
         del self._outputs[fd]
+        return False
 
     def _input(self) -> None:
-        data = os.read(0, CHUNK)
+        """Take what was typed. Until the container has taken it, too, we listen no more but go on to copy its output:
+        it may wait for us to read before it reads.
+        """
+        try:
+            data = os.read(0, CHUNK)
+        except OSError:  # EIO: our terminal has hung up, or is another job's
+            data = b""
         if self._terminal:
             data = self._without_detach(data)
-        try:
-            if data:
-                write_all(self._entry, data)
-                return
-        except OSError:
-            data = b""  # nobody reads any more
         self._poll.unregister(0)
+        if data:
+            self._unsent = data
+            self._poll.register(self._entry, select.POLLOUT)
+        else:
+            self._end_input()
+
+    def _send(self) -> None:
+        try:
+            self._unsent = self._unsent[os.write(self._entry, self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError:  # EPIPE: nobody reads any more
+            self._poll.unregister(self._entry)
+            self._end_input()
+            return
+        if not self._unsent:
+            self._poll.unregister(self._entry)
+            self._poll.register(0, select.POLLIN)
+
+    def _end_input(self) -> None:
+        """Give the container its end of file; a terminal has none."""
         if not self._terminal:
             os.close(self._entry)
             self._entry = -1
@@ -122,31 +163,29 @@ class Streams:
 
     @contextlib.contextmanager
     def _raw_terminal(self) -> Iterator[None]:
-        if not (self._terminal and self._entry >= 0 and os.isatty(0)):
+        if not (self._terminal and self._stdin and os.isatty(0)):
             yield
             return
         before = termios.tcgetattr(0)
         try:
             tty.setraw(0)
-            self._resize()
             yield
         finally:
             termios.tcsetattr(0, termios.TCSADRAIN, before)
 
-    def _resize(self) -> None:
-        if self._terminal and self._entry >= 0 and os.isatty(0):
-            size = fcntl.ioctl(0, termios.TIOCGWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
+    def resize(self) -> None:
+        """Give the container's terminal the size of ours."""
+        size = window()
+        if self._terminal and self._entry >= 0 and size:
             with contextlib.suppress(OSError):
-                fcntl.ioctl(self._entry, termios.TIOCSWINSZ, size)
+                termios.tcsetwinsize(self._entry, size)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         """Collect signals in a pipe for the poll: none is lost, and none interrupts a write."""
         self._wake, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll.register(self._wake, select.POLLIN)
-        forwarded = [one for one in signal.valid_signals() if one not in NOT_FORWARDED and one < signal.SIGRTMIN]
-        faults = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP}
-        chosen = [one for one in forwarded if one not in faults] + [signal.SIGWINCH]
+        chosen = [one for one in signal.valid_signals() - NOT_FORWARDED - FAULTS if one < signal.SIGRTMIN]
         before = {one: signal.signal(one, lambda *_: None) for one in chosen}
         wakeup = signal.set_wakeup_fd(write)
         try:
@@ -161,10 +200,28 @@ class Streams:
     def _pass_signals(self) -> None:
         for number in os.read(self._wake, 512):
             if number == signal.SIGWINCH:
-                self._resize()
+                self.resize()
             elif number != signal.SIGCHLD:
                 with contextlib.suppress(MinirtError):
                     self._send_signal(number)
+
+
+def window() -> tuple[int, int] | None:
+    """Return the lines and columns of our terminal, wherever of our stdio it is; None if it is nowhere."""
+    for fd in range(3):
+        with contextlib.suppress(OSError):
+            return termios.tcgetwinsize(fd)
+    return None
+
+
+def need_terminal() -> None:
+    """Refuse to copy from a terminal that is none, as docker does.
+
+    Raises:
+        InvalidInput: our stdin is no terminal.
+    """
+    if not os.isatty(0):
+        raise InvalidInput("attach a terminal", "our stdin is none", "leave out -t to pipe something in")
 
 
 def write_all(fd: int, data: bytes) -> None:

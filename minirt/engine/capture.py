@@ -4,7 +4,8 @@ import os
 import secrets
 import select
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from minirt.engine import containers
 from minirt.engine.records import ContainerRecord
@@ -16,8 +17,7 @@ MAX_BYTES = 16 << 20
 SIGKILL = 9
 
 
-@dataclass
-class Captured:
+class Captured(Struct):
     """What a command wrote (cut at 16 MiB a stream), and its exit code; None if it ran out of time."""
 
     stdout: bytes

@@ -8,8 +8,10 @@ import contextlib
 import errno
 import json
 import os
-from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
 
 from minirt.engine.probes import Limited, Probe, probes
 from minirt.errors import MinirtError
@@ -17,8 +19,7 @@ from minirt.errors import MinirtError
 Status = Literal["ok", "limited", "missing"]
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """What came of one probe. ``do`` is "" where nothing is to be done."""
 
     name: str
@@ -29,7 +30,8 @@ class Finding:
 
     def as_plain(self) -> dict[str, Any]:
         """Return it as JSON's plain types."""
-        return asdict(self)
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
 
 
 def check() -> list[Finding]:

@@ -11,8 +11,9 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from minirt import paths
 from minirt.cgroups import lifecycle, missing, tree
@@ -43,8 +44,7 @@ class Limited(Exception):
     """It works, with less; the text says with what less."""
 
 
-@dataclass(frozen=True)
-class Probe:
+class Probe(Struct, frozen=True):
     """One thing to try, and what to do where it is missing (errors of minirt bring their own)."""
 
     name: str

@@ -5,15 +5,15 @@ The files are read from the layers, top first, each opened inside its layer (RES
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from minirt.errors import InvalidInput
 from minirt.linux import fds
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """Who a container's process is: ids, supplementary groups, home directory."""
 
     uid: int

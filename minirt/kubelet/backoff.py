@@ -3,13 +3,12 @@
 Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 _NS = 1_000_000_000
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(Struct, frozen=True):
     delay_ns: int
     tried_ns: int
 

@@ -8,7 +8,7 @@
 Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from minirt.crimessages import api_pb2 as cri
 from minirt.kubelet import pods
@@ -17,36 +17,31 @@ from minirt.kubelet.manifest import Container, Pod
 from minirt.kubelet.pods import Actual
 
 
-@dataclass(frozen=True)
-class Finish:
+class Finish(Struct, frozen=True):
     """All is done; ``exit_code`` is 0, or that of the first container that failed."""
 
     exit_code: int
 
 
-@dataclass(frozen=True)
-class StopSandbox:
+class StopSandbox(Struct, frozen=True):
     """Stop a sandbox that is dead, or has been replaced, and with it whatever still runs in it."""
 
     sandbox_id: str
 
 
-@dataclass(frozen=True)
-class MakeSandbox:
+class MakeSandbox(Struct, frozen=True):
     """Make the pod's sandbox; ``attempt`` counts those before."""
 
     attempt: int
 
 
-@dataclass(frozen=True)
-class RemoveSandbox:
+class RemoveSandbox(Struct, frozen=True):
     """Remove a sandbox that has been replaced."""
 
     sandbox_id: str
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(Struct, frozen=True):
     """Make and start a container. ``failed_ns`` is when the one before ended (0: there was none); ``remove`` are the
     ids of those that nobody needs any more: of the ended ones only the last is kept, for its logs and its exit code.
     """
@@ -57,8 +52,7 @@ class Start:
     remove: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Wait:
+class Wait(Struct, frozen=True):
     """Leave a container alone until ``until_ns``: it failed."""
 
     container: Container

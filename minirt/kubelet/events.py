@@ -1,8 +1,9 @@
 """What a worker tells whoever watches it: Kubernetes' events, and a few more where a terminal wants to know more."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Reason = Literal[
     "Pulling",  # an image is being fetched
@@ -21,8 +22,7 @@ Reason = Literal[
 ]
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(Struct, frozen=True):
     """Something happened. ``container`` is empty for what concerns the whole pod."""
 
     reason: Reason

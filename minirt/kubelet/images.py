@@ -10,7 +10,8 @@ Source: https://kubernetes.io/docs/concepts/containers/images/#image-pull-policy
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from minirt.crimessages import api_pb2 as cri
 from minirt.engine.podface import PodFace
@@ -23,8 +24,7 @@ from minirt.kubelet.requests import PulledImage
 Key = tuple[str, str, int]
 
 
-@dataclass(frozen=True)
-class NoImage:
+class NoImage(Struct, frozen=True):
     """Why there is no image yet: one of Kubernetes' waiting reasons. Tried again at ``retry_at_ns`` (0: never)."""
 
     reason: str

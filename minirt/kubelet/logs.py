@@ -13,15 +13,15 @@ Source: https://github.com/kubernetes/design-proposals-archive/blob/main/node/ku
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct, field
 
 POLL_S = 0.1
 
 
-@dataclass(frozen=True, order=True)
-class LogLine:
+class LogLine(Struct, frozen=True, order=True):
     """A line that a container wrote; ``at`` is RFC 3339 with nanoseconds in UTC, so that it sorts as text."""
 
     at: str
@@ -30,8 +30,7 @@ class LogLine:
     text: str
 
 
-@dataclass
-class ContainerLog:
+class ContainerLog(Struct):
     """One container's logs, read from where the last ``read`` ended."""
 
     container: str

@@ -2,15 +2,15 @@
 
 import os
 import socket
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 RESOLVED_UPSTREAMS = Path("/run/systemd/resolve/resolv.conf")
 
 
-@dataclass(frozen=True)
-class Resolver:
+class Resolver(Struct, frozen=True):
     """What resolv.conf(5) says."""
 
     servers: tuple[str, ...] = ()
@@ -18,8 +18,7 @@ class Resolver:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(Struct, frozen=True):
     """This machine. ``controllers`` are those of cgroup v2; ``cgroup_root`` is minirt's directory in its tree."""
 
     name: str

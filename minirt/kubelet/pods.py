@@ -1,7 +1,8 @@
 """What there is of a pod, as the runtime tells it. Nothing is remembered between two looks."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from minirt.crimessages import api_pb2 as cri
 from minirt.engine.podface import PodFace
@@ -14,8 +15,7 @@ CREATED = cri.ContainerState.CONTAINER_CREATED
 RUNNING = cri.ContainerState.CONTAINER_RUNNING
 
 
-@dataclass(frozen=True)
-class Actual:
+class Actual(Struct, frozen=True):
     """A pod's sandboxes, the newest first, and for each of them its containers, the newest first."""
 
     sandboxes: tuple[cri.PodSandboxStatus, ...] = ()

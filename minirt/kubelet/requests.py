@@ -10,8 +10,9 @@ shows for every step taken for that container.
 Source: https://github.com/kubernetes/cri-api/blob/master/pkg/apis/runtime/v1/api.proto
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from minirt import paths
 from minirt.crimessages import api_pb2 as cri
@@ -47,8 +48,7 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 _PORT_PROTOCOLS = {"TCP": cri.Protocol.TCP, "UDP": cri.Protocol.UDP, "SCTP": cri.Protocol.SCTP}
 
 
-@dataclass(frozen=True)
-class PulledImage:
+class PulledImage(Struct, frozen=True):
     """An image that is here: its id, and the user it wants to run as (a number, or a name, or neither)."""
 
     id: str

@@ -6,7 +6,6 @@ A worker's death stops restarts, not containers; another worker can take the pod
 import os
 import select
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -31,8 +30,7 @@ class WorkerRecord(Struct, frozen=True):
             return False
 
 
-@dataclass(frozen=True)
-class Registration:
+class Registration(Struct, frozen=True):
     """This process as the worker of a pod."""
 
     uid: str

@@ -4,8 +4,9 @@ Compilers (pure functions) make lists of these; executors run them. What an oper
 known when it is compiled (open descriptors, netlink sockets) it takes from the context ``C`` it is executed with.
 """
 
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from minirt import journal
 from minirt.errors import StepFailed
@@ -13,8 +14,7 @@ from minirt.errors import StepFailed
 C = TypeVar("C", contravariant=True)
 
 
-@dataclass(frozen=True)
-class Operation(Generic[C]):
+class Operation(Struct, Generic[C], frozen=True):
     """One step of a plan. ``cause`` names the field of the user's YAML that asked for it, if one did."""
 
     def describe(self) -> str:

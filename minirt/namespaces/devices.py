@@ -5,7 +5,6 @@ Source: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md
 
 import os
 import stat
-from dataclasses import dataclass
 
 from minirt import journal
 from minirt.linux import fds
@@ -33,8 +32,7 @@ DEFAULT_LINKS = (
 )
 
 
-@dataclass(frozen=True)
-class MakeDevice(Operation[InRoot]):
+class MakeDevice(Operation[InRoot], frozen=True):
     """Make a device node (``type`` is ``c``, ``b`` or ``p``) with exactly this mode and owner."""
 
     path: str
@@ -61,8 +59,7 @@ class MakeDevice(Operation[InRoot]):
             os.close(directory)
 
 
-@dataclass(frozen=True)
-class MakeSymlink(Operation[InRoot]):
+class MakeSymlink(Operation[InRoot], frozen=True):
     """Make a symlink inside the root; one that is there already stays."""
 
     path: str
@@ -77,12 +74,12 @@ class MakeSymlink(Operation[InRoot]):
         parent, name = os.path.split(self.path)
         directory = inroot.make_directory(context.rootfs_fd, parent)
         try:
-            journal.step("symlinkat", _symlink, self.target, name, directory)
+            journal.step("symlinkat", _symlink, self.target, directory, name)
         except FileExistsError:
             pass
         finally:
             os.close(directory)
 
 
-def _symlink(target: str, name: str, directory: int) -> None:
+def _symlink(target: str, directory: int, name: str) -> None:
     os.symlink(target, name, dir_fd=directory)

@@ -4,7 +4,6 @@ Source: namespaces(7), setns(2).
 """
 
 import os
-from dataclasses import dataclass
 
 from minirt.linux import process
 from minirt.linux.operation import Operation
@@ -32,8 +31,7 @@ CLONE_NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class JoinNamespace(Operation[object]):
+class JoinNamespace(Operation[object], frozen=True):
     """Join a pinned namespace. A PID namespace takes effect for the next child only."""
 
     kind: str
@@ -52,8 +50,7 @@ class JoinNamespace(Operation[object]):
             os.close(fd)
 
 
-@dataclass(frozen=True)
-class SetHostname(Operation[object]):
+class SetHostname(Operation[object], frozen=True):
     """Name this UTS namespace."""
 
     name: str

@@ -5,7 +5,6 @@ visible with more rights than asked for, and no path is resolved twice.
 """
 
 import os
-from dataclasses import dataclass, field
 
 from minirt.errors import StepFailed
 from minirt.linux import mount
@@ -31,8 +30,7 @@ def attribute_names(attributes: int) -> str:
     return ",".join(name for bit, name in ATTRIBUTES.items() if attributes & bit)
 
 
-@dataclass(frozen=True)
-class MountFilesystem(Operation[InRoot]):
+class MountFilesystem(Operation[InRoot], frozen=True):
     """Mount a new file system inside the root. ``data`` are its own options: key and value, or key and None."""
 
     fstype: str
@@ -40,7 +38,7 @@ class MountFilesystem(Operation[InRoot]):
     target: str
     attributes: int = 0
     data: tuple[tuple[str, str | None], ...] = ()
-    cause: str = field(default="", compare=False)
+    cause: str = ""
 
     def describe(self) -> str:
         """Return the operation in words."""
@@ -80,8 +78,7 @@ class MountFilesystem(Operation[InRoot]):
             os.close(fd)
 
 
-@dataclass(frozen=True)
-class BindMount(Operation[InRoot]):
+class BindMount(Operation[InRoot], frozen=True):
     """Show a file or directory of the host inside the root (its symlinks on the host are followed)."""
 
     source: str
@@ -89,7 +86,7 @@ class BindMount(Operation[InRoot]):
     attributes: int = 0
     recursive: bool = True
     propagation: int = mount.MS_PRIVATE
-    cause: str = field(default="", compare=False)
+    cause: str = ""
 
     def describe(self) -> str:
         """Return the operation in words."""
@@ -120,8 +117,7 @@ class BindMount(Operation[InRoot]):
             os.close(tree)
 
 
-@dataclass(frozen=True)
-class MaskPath(Operation[InRoot]):
+class MaskPath(Operation[InRoot], frozen=True):
     """Hide a path: an empty read-only tmpfs over a directory, /dev/null over a file. A missing path is fine."""
 
     path: str
@@ -173,8 +169,7 @@ def _null_device(root_fd: int) -> int:
         os.close(null)
 
 
-@dataclass(frozen=True)
-class ReadonlyPath(Operation[InRoot]):
+class ReadonlyPath(Operation[InRoot], frozen=True):
     """Bind a path onto itself read-only, with what is mounted below it. A missing path is fine."""
 
     path: str

@@ -7,7 +7,6 @@ Source: pivot_root(2), mount_namespaces(7), the kernel's Documentation/filesyste
 """
 
 import os
-from dataclasses import dataclass
 
 from minirt.linux import mount
 from minirt.linux.operation import Operation
@@ -24,8 +23,7 @@ PROPAGATION = {
 """The mount flags of each propagation option of the OCI spec. Source: mount(8), "Shared subtree operations"."""
 
 
-@dataclass(frozen=True)
-class SetPropagation(Operation[InRoot]):
+class SetPropagation(Operation[InRoot], frozen=True):
     """Say which mount events cross between this namespace and the one it was copied from."""
 
     kind: str
@@ -40,8 +38,7 @@ class SetPropagation(Operation[InRoot]):
         mount.mount(None, self.path, None, PROPAGATION[self.kind])
 
 
-@dataclass(frozen=True)
-class MountOverlay(Operation[InRoot]):
+class MountOverlay(Operation[InRoot], frozen=True):
     """Stack the image's layers (top first) under a writable directory, and let it be the coming root."""
 
     lowers: tuple[str, ...]
@@ -68,8 +65,7 @@ class MountOverlay(Operation[InRoot]):
         _place_root(context, root, self.target)
 
 
-@dataclass(frozen=True)
-class BindRootfs(Operation[InRoot]):
+class BindRootfs(Operation[InRoot], frozen=True):
     """Bind a directory onto itself, so that it is a mount that pivot_root accepts."""
 
     path: str
@@ -94,8 +90,7 @@ def _place_root(context: InRoot, root: int, target: str) -> None:
     context.rootfs_fd = root
 
 
-@dataclass(frozen=True)
-class PivotRoot(Operation[InRoot]):
+class PivotRoot(Operation[InRoot], frozen=True):
     """Make the prepared root the root, and let go of the old one with every mount below it."""
 
     def describe(self) -> str:
@@ -110,8 +105,7 @@ class PivotRoot(Operation[InRoot]):
         os.chdir("/")
 
 
-@dataclass(frozen=True)
-class ReadonlyRoot(Operation[InRoot]):
+class ReadonlyRoot(Operation[InRoot], frozen=True):
     """Make the root mount read-only; mounts below it keep their own flags."""
 
     def describe(self) -> str:

@@ -3,14 +3,11 @@
 Source: sysctl(8), proc_sys(5).
 """
 
-from dataclasses import dataclass
-
 from minirt.linux import fds
 from minirt.linux.operation import Operation
 
 
-@dataclass(frozen=True)
-class WriteSysctl(Operation[object]):
+class WriteSysctl(Operation[object], frozen=True):
     """Write one sysctl (``net.ipv4.ip_forward``) through the host's /proc, before it goes out of sight."""
 
     key: str

@@ -12,9 +12,10 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
+
+from msgspec import Struct
 
 from minirt import journal
 from minirt.errors import StepFailed
@@ -29,8 +30,7 @@ from minirt.network.rtnetlink import IFF_UP, Message, Rtnetlink
 from minirt.network.settings import BridgeSettings, PortMapping, mac_of
 
 
-@dataclass(frozen=True)
-class Attachment:
+class Attachment(Struct, frozen=True):
     """What a sandbox has got."""
 
     interface: str
@@ -40,8 +40,7 @@ class Attachment:
     host_interface: str
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(Struct, frozen=True):
     """The host's side of the network, while this process holds its lock."""
 
     host: Rtnetlink

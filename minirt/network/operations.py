@@ -4,9 +4,10 @@ import errno
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
+
+from msgspec import Struct
 
 from minirt.errors import NetworkError
 from minirt.linux.fds import write_file
@@ -33,8 +34,7 @@ CARRIER_TIMEOUT_S = 2.0
 SYSCTL = Path("/proc/sys/net")
 
 
-@dataclass(frozen=True)
-class HostContext:
+class HostContext(Struct, frozen=True):
     """What the host's half of a plan needs: its netlink, its rules, and every host port that leads into a pod."""
 
     host: Rtnetlink
@@ -42,8 +42,7 @@ class HostContext:
     forwards: Sequence[Forward]
 
 
-@dataclass(frozen=True)
-class SandboxContext:
+class SandboxContext(Struct, frozen=True):
     """What the sandbox's half of a plan needs: netlink on both sides, and a descriptor of the sandbox's namespace."""
 
     host: Rtnetlink
@@ -51,8 +50,7 @@ class SandboxContext:
     netns_fd: int
 
 
-@dataclass(frozen=True)
-class EnsureBridge(Operation[HostContext]):
+class EnsureBridge(Operation[HostContext], frozen=True):
     """Make the bridge and give it its address, whatever of that is not done yet."""
 
     settings: BridgeSettings
@@ -104,8 +102,7 @@ class EnsureBridge(Operation[HostContext]):
                 )
 
 
-@dataclass(frozen=True)
-class SetSysctl(Operation[HostContext]):
+class SetSysctl(Operation[HostContext], frozen=True):
     """Write a file below /proc/sys/net, unless it says so already or (IPv6) the kernel does not have it."""
 
     key: str
@@ -122,8 +119,7 @@ class SetSysctl(Operation[HostContext]):
             write_file(str(file), self.value)
 
 
-@dataclass(frozen=True)
-class InstallNat(Operation[HostContext]):
+class InstallNat(Operation[HostContext], frozen=True):
     """Put the bridge's nftables table in place: masquerading, and the host's ports that lead into pods."""
 
     settings: BridgeSettings
@@ -140,8 +136,7 @@ class InstallNat(Operation[HostContext]):
         context.firewall.install(firewall.ruleset(self.settings, context.forwards))
 
 
-@dataclass(frozen=True)
-class AcceptForward(Operation[HostContext]):
+class AcceptForward(Operation[HostContext], frozen=True):
     """Let the bridge's traffic pass where iptables' FORWARD chain is in use, as docker makes it drop."""
 
     bridge: str
@@ -155,8 +150,7 @@ class AcceptForward(Operation[HostContext]):
         context.firewall.accept(self.bridge)
 
 
-@dataclass(frozen=True)
-class CreateVeth(Operation[SandboxContext]):
+class CreateVeth(Operation[SandboxContext], frozen=True):
     """Make a veth pair: one end is a port of the bridge, the other is born in the sandbox's namespace."""
 
     host_interface: str
@@ -190,8 +184,7 @@ class CreateVeth(Operation[SandboxContext]):
         context.host.change(Message("RTM_NEWLINK", fields, attributes, NLM_F_CREATE | NLM_F_EXCL))
 
 
-@dataclass(frozen=True)
-class AddAddress(Operation[SandboxContext]):
+class AddAddress(Operation[SandboxContext], frozen=True):
     """Give the sandbox's interface its address."""
 
     interface: str
@@ -206,8 +199,7 @@ class AddAddress(Operation[SandboxContext]):
         context.inner.change(_newaddr(context.inner.index(self.interface), self.address, NLM_F_EXCL))
 
 
-@dataclass(frozen=True)
-class SetUp(Operation[SandboxContext]):
+class SetUp(Operation[SandboxContext], frozen=True):
     """Set the sandbox's interface up."""
 
     interface: str
@@ -222,8 +214,7 @@ class SetUp(Operation[SandboxContext]):
         context.inner.change(Message("RTM_SETLINK", fields, {"IFLA_IFNAME": self.interface}))
 
 
-@dataclass(frozen=True)
-class AddRoute(Operation[SandboxContext]):
+class AddRoute(Operation[SandboxContext], frozen=True):
     """Send what the sandbox has no other route for to the bridge."""
 
     gateway: IPv4Address
@@ -246,8 +237,7 @@ class AddRoute(Operation[SandboxContext]):
         )
 
 
-@dataclass(frozen=True)
-class SetHairpin(Operation[SandboxContext]):
+class SetHairpin(Operation[SandboxContext], frozen=True):
     """Let the bridge send back through the port that a frame came from: a sandbox may call itself by a host port."""
 
     host_interface: str
@@ -264,8 +254,7 @@ class SetHairpin(Operation[SandboxContext]):
         )
 
 
-@dataclass(frozen=True)
-class AwaitCarrier(Operation[SandboxContext]):
+class AwaitCarrier(Operation[SandboxContext], frozen=True):
     """Wait until the kernel has noticed that an interface of the host has a carrier.
 
     It does so a moment after both ends of a veth are up, or the first port of a bridge is. What is sent before is

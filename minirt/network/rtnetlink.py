@@ -18,9 +18,10 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, NamedTuple
+
+from msgspec import Struct, field
 
 from minirt import journal
 
@@ -68,8 +69,7 @@ def codec() -> Codec:
     return Codec(classes, numbers, marshal)
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(Struct, frozen=True):
     """One request, before it is encoded: the header's fields and the attributes, nested ones as mappings.
 
     The names are the kernel's (and pyroute2's): ``Message("RTM_SETLINK", {"flags": IFF_UP}, {"IFLA_IFNAME": "eth0"})``.
@@ -109,8 +109,7 @@ def _shown(values: Mapping[str, Any]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(Struct, frozen=True):
     """An interface, as far as anybody here asks."""
 
     index: int

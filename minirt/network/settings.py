@@ -2,9 +2,10 @@
 
 import os
 import re
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Literal
+
+from msgspec import Struct, field
 
 from minirt.errors import InvalidInput
 
@@ -26,8 +27,7 @@ def _subnet() -> IPv4Network:
         raise InvalidInput("read MINIRT_SUBNET", str(error), "write it like 10.77.0.0/16") from error
 
 
-@dataclass(frozen=True)
-class BridgeSettings:
+class BridgeSettings(Struct, frozen=True):
     """A bridge and its subnet (``MINIRT_BRIDGE``, ``MINIRT_SUBNET``). The first address is the bridge's own.
 
     The default subnet is neither docker's (172.17.0.0/16) nor podman's (10.88.0.0/16).
@@ -62,8 +62,7 @@ class BridgeSettings:
 EVERY_ADDRESS = IPv4Address(0)
 
 
-@dataclass(frozen=True)
-class PortMapping:
+class PortMapping(Struct, frozen=True):
     """A port of the host that leads to a port of the sandbox. Host address 0.0.0.0 means each one, localhost too.
 
     Raises:

@@ -9,8 +9,9 @@ shim's own child all the same.
 
 import os
 import socket
-from dataclasses import dataclass, field
 from typing import NoReturn
+
+from msgspec import Struct, field
 
 from minirt import journal
 from minirt.cgroups import lifecycle
@@ -22,8 +23,7 @@ from minirt.oci.init import Init
 from minirt.oci.plan import Plan
 
 
-@dataclass
-class Launched:
+class Launched(Struct):
     """An init on its way: its host pid, its pidfd, the shim's end of the pair, and what its stage warned of."""
 
     pid: int

@@ -10,7 +10,8 @@ import os
 import socket
 import stat
 import termios
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from minirt import journal
 from minirt.errors import CommandNotFound, MinirtError, StepFailed
@@ -25,8 +26,7 @@ TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
 
 
-@dataclass
-class Init:
+class Init(Struct):
     """What init's operations hand to each other."""
 
     sync: socket.socket
@@ -40,8 +40,7 @@ class Init:
         sync.send(self.sync, {"type": "warning", "text": text})
 
 
-@dataclass(frozen=True)
-class Undumpable(Operation[Init]):
+class Undumpable(Operation[Init], frozen=True):
     """Let nobody look into this process until it executes a program: it may be seen from inside the container."""
 
     def describe(self) -> str:
@@ -53,8 +52,7 @@ class Undumpable(Operation[Init]):
         prctl.set_dumpable(False)
 
 
-@dataclass(frozen=True)
-class CloseInherited(Operation[Init]):
+class CloseInherited(Operation[Init], frozen=True):
     """Close what a fork of the shim brings along: the host's files must not be in reach from the container."""
 
     def describe(self) -> str:
@@ -66,8 +64,7 @@ class CloseInherited(Operation[Init]):
         journal.step("close_range", fds.close_all_but, {0, 1, 2, context.sync.fileno(), *context.stdio})
 
 
-@dataclass(frozen=True)
-class NewSession(Operation[Init]):
+class NewSession(Operation[Init], frozen=True):
     """Leave the session and process group of whoever started this."""
 
     def describe(self) -> str:
@@ -79,8 +76,7 @@ class NewSession(Operation[Init]):
         journal.step("setsid", os.setsid)
 
 
-@dataclass(frozen=True)
-class Stdio(Operation[Init]):
+class Stdio(Operation[Init], frozen=True):
     """Put the shim's pipes in the place of descriptors 0, 1 and 2."""
 
     def describe(self) -> str:
@@ -93,8 +89,7 @@ class Stdio(Operation[Init]):
             os.dup2(fd, number)
 
 
-@dataclass(frozen=True)
-class OpenTerminal(Operation[Init]):
+class OpenTerminal(Operation[Init], frozen=True):
     """Make a terminal in the container's own devpts, control it, and send its master to the shim."""
 
     height: int = 0
@@ -130,8 +125,7 @@ class OpenTerminal(Operation[Init]):
         os.close(tree)
 
 
-@dataclass(frozen=True)
-class MakeCwd(Operation[Init]):
+class MakeCwd(Operation[Init], frozen=True):
     """Make the working directory where the image lacks it, as docker does."""
 
     path: str
@@ -145,8 +139,7 @@ class MakeCwd(Operation[Init]):
         os.close(inroot.make_directory(context.rootfs_fd, self.path))
 
 
-@dataclass(frozen=True)
-class Chdir(Operation[Init]):
+class Chdir(Operation[Init], frozen=True):
     """Go to the working directory, and see that it is one of the container's."""
 
     path: str
@@ -164,8 +157,7 @@ class Chdir(Operation[Init]):
             raise StepFailed(self.describe(), "it leads out of the container's root") from None
 
 
-@dataclass(frozen=True)
-class SetUmask(Operation[Init]):
+class SetUmask(Operation[Init], frozen=True):
     """Set the file mode creation mask."""
 
     mask: int = 0o022
@@ -179,8 +171,7 @@ class SetUmask(Operation[Init]):
         journal.step("umask", os.umask, self.mask)
 
 
-@dataclass(frozen=True)
-class FindExecutable(Operation[Init]):
+class FindExecutable(Operation[Init], frozen=True):
     """Find the command in the container, with the user's own rights."""
 
     command: str
@@ -221,8 +212,7 @@ def _why_not(path: str) -> int:
     return 0 if os.access(path, os.X_OK, effective_ids=True) else errno.EACCES
 
 
-@dataclass(frozen=True)
-class WaitForStart(Operation[Init]):
+class WaitForStart(Operation[Init], frozen=True):
     """Stand at the gate until the shim says start."""
 
     def describe(self) -> str:
@@ -237,12 +227,11 @@ class WaitForStart(Operation[Init]):
             os._exit(125)
 
 
-@dataclass(frozen=True)
-class Execute(Operation[Init]):
+class Execute(Operation[Init], frozen=True):
     """Become the program: signals to default, everything but 0-2 closed, execve. All in C, and for good."""
 
     args: tuple[str, ...]
-    env: tuple[str, ...] = field(repr=False, default=())
+    env: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return the operation in words."""

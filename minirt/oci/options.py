@@ -3,7 +3,7 @@
 Source: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-mount-options
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from minirt.errors import Unsupported
 from minirt.linux import mount
@@ -21,8 +21,7 @@ DEFAULTS = {"rw", "suid", "dev", "exec", "relatime", "defaults"}
 REFUSED = {"tmpcopyup", "idmap", "ridmap", "rro", "rrw", "rnosuid", "rnodev", "rnoexec", "rnoatime", "rstrictatime"}
 
 
-@dataclass(frozen=True)
-class MountOptions:
+class MountOptions(Struct, frozen=True):
     """One mount's options: attribute bits, what the file system itself reads, bind or not, propagation flags."""
 
     attributes: int = 0

@@ -9,15 +9,15 @@ The same object is printed by ``--dry-run`` and executed by the shim.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from minirt.linux.operation import Operation
 from minirt.namespaces.kinds import CLONE_NAMES, FLAGS
 from minirt.oci.init import Init
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What to do, stage by stage. ``cgroup`` is the absolute path of the container's cgroup ("" for none)."""
 
     command: str

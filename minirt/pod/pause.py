@@ -6,7 +6,6 @@ in an empty read-only root, and keeps no descriptor. It reaps what containers le
 
 import os
 import socket
-from dataclasses import dataclass
 
 from minirt import journal
 from minirt.linux import capability, fds, mount, prctl
@@ -15,8 +14,7 @@ from minirt.linux.operation import Operation
 from minirt.oci import sync
 
 
-@dataclass(frozen=True)
-class Pause(Operation[object]):
+class Pause(Operation[object], frozen=True):
     """Turn this process into pause, for ever. ``place`` is a directory to mount the empty root on."""
 
     place: str

@@ -12,8 +12,9 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import NoReturn
+
+from msgspec import Struct, field
 
 from minirt import journal
 from minirt.cgroups import lifecycle
@@ -30,8 +31,7 @@ from minirt.oci import sync
 from minirt.pod.pause import Pause
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What a sandbox is made of. ``directory`` is its state directory, ``cgroup`` a path in our tree."""
 
     directory: str
@@ -86,8 +86,7 @@ def pin_path(directory: str, kind: str) -> str:
     return f"{directory}/ns/{PROC_NAMES[kind]}"
 
 
-@dataclass(frozen=True)
-class Unshare(Operation[object]):
+class Unshare(Operation[object], frozen=True):
     """Leave namespaces for new ones of the same kinds."""
 
     kinds: tuple[str, ...]
@@ -101,8 +100,7 @@ class Unshare(Operation[object]):
         process.unshare(sum(FLAGS[kind] for kind in self.kinds))
 
 
-@dataclass(frozen=True)
-class LinkUp(Operation[object]):
+class LinkUp(Operation[object], frozen=True):
     """Set an interface of this network namespace up."""
 
     name: str
@@ -116,8 +114,7 @@ class LinkUp(Operation[object]):
         process.link_up(self.name)
 
 
-@dataclass(frozen=True)
-class Pin(Operation[object]):
+class Pin(Operation[object], frozen=True):
     """Keep a namespace of a process alive with a bind mount. ``pid`` 0 is the process itself."""
 
     kind: str
@@ -134,8 +131,7 @@ class Pin(Operation[object]):
         mount.mount(f"/proc/{self.pid or 'self'}/ns/{PROC_NAMES[self.kind]}", self.path, None, mount.MS_BIND)
 
 
-@dataclass(frozen=True)
-class MountShm(Operation[object]):
+class MountShm(Operation[object], frozen=True):
     """Make the pod's /dev/shm, that every container gets a bind of."""
 
     path: str

@@ -11,10 +11,10 @@ The five sets of a process, and what execve makes of them for a file without cap
 Source: capabilities(7), include/uapi/linux/capability.h
 """
 
-import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from minirt.errors import InvalidInput, Unsupported
 
@@ -49,8 +49,7 @@ DEFAULT = (
 """The fourteen that a container has if nothing else is said: docker's, podman's before 5 and containerd's."""
 
 
-@dataclass(frozen=True)
-class CapabilitySets:
+class CapabilitySets(Struct, frozen=True):
     """The five sets as names, each in the order of their numbers."""
 
     bounding: tuple[str, ...] = ()
@@ -110,6 +109,8 @@ def _parsed(name: str) -> str:
         return "ALL"
     if full in NUMBERS:
         return full
+    import difflib
+
     near = difflib.get_close_matches(full, NAMES, 1)
     do = f"did you mean {near[0].removeprefix('CAP_')}?" if near else "capabilities(7) lists them"
     raise InvalidInput(f"use the capability {name!r}", "there is none of this name", do)

@@ -11,7 +11,6 @@ Source: capabilities(7), prctl(2), credentials(7)
 import errno
 import os
 import resource
-from dataclasses import dataclass
 from typing import Protocol
 
 from minirt import journal
@@ -31,8 +30,7 @@ class Warns(Protocol):
         """Tell whoever started the container."""
 
 
-@dataclass(frozen=True)
-class SetRlimit(Operation[Warns]):
+class SetRlimit(Operation[Warns], frozen=True):
     """Limit one resource; ``type`` is RLIMIT_NOFILE and its kin, 2**64-1 is no limit. Raising needs a privilege."""
 
     type: str
@@ -77,8 +75,7 @@ def _limit(limit: int) -> str:
     return "unlimited" if limit >= INFINITY >> 1 else str(limit)
 
 
-@dataclass(frozen=True)
-class SetOomScoreAdj(Operation[Warns]):
+class SetOomScoreAdj(Operation[Warns], frozen=True):
     """Say how soon the kernel should kill this for memory: -1000 never, 1000 first. Lowering it needs a privilege."""
 
     value: int
@@ -105,8 +102,7 @@ class SetOomScoreAdj(Operation[Warns]):
             )
 
 
-@dataclass(frozen=True)
-class NoNewPrivileges(Operation[object]):
+class NoNewPrivileges(Operation[object], frozen=True):
     """Have execve never grant privileges: no set-user-ID, no file capabilities."""
 
     def describe(self) -> str:
@@ -118,8 +114,7 @@ class NoNewPrivileges(Operation[object]):
         prctl.set_no_new_privs()
 
 
-@dataclass(frozen=True)
-class DropBounding(Operation[object]):
+class DropBounding(Operation[object], frozen=True):
     """Empty the bounding set but for ``keep``: by number up to ``last``, the kernel's, for it may know more than we."""
 
     keep: frozenset[int]
@@ -137,8 +132,7 @@ class DropBounding(Operation[object]):
                 prctl.capbset_drop(number)
 
 
-@dataclass(frozen=True)
-class SetCredentials(Operation[object]):
+class SetCredentials(Operation[object], frozen=True):
     """Become the user, with exactly these capabilities (by number)."""
 
     uid: int

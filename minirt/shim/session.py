@@ -5,7 +5,6 @@ caller's own pipes, or a terminal whose master the caller gets: the shim copies 
 """
 
 import os
-from dataclasses import dataclass
 from typing import Any
 
 from minirt import journal
@@ -22,8 +21,7 @@ from minirt.shim.container import Container, Reply
 from minirt.shim.loop import Loop
 
 
-@dataclass(frozen=True)
-class JoinProcess(Operation[object]):
+class JoinProcess(Operation[object], frozen=True):
     """Join the namespaces that a process is in. A PID namespace takes effect for the next child."""
 
     pidfd: int

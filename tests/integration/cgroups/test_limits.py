@@ -175,7 +175,7 @@ def test_usage_is_read_back_limits_or_not(limited: Limited, run: Run) -> None:
     holder = run(cgroup, "import time; held = bytearray(8 << 20); print('ready', flush=True); time.sleep(1000)")
     assert holder.stdout.readline() == "ready\n"
     found = usage(cgroup)
-    assert {name for name in Usage.__dataclass_fields__ if getattr(found, name) is None} <= {
+    assert {name for name in Usage.__struct_fields__ if getattr(found, name) is None} <= {
         "memory_limit_bytes",
         "swap_bytes",
     }
