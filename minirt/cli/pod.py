@@ -261,6 +261,7 @@ def _remove(record: "SandboxRecord", *, force: bool) -> None:
     workers.stop(uid)
     ending.remove(EngineFace(None, config.owner), uid)
     workers.forget(uid)
+    workers.log_file(uid).unlink(missing_ok=True)
     if config.log_directory:
         shutil.rmtree(config.log_directory, ignore_errors=True)
 

@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 import click
 
-from minirt import paths
 from minirt.cli import podview
 from minirt.engine import store
 from minirt.engine.face import EngineFace
@@ -146,11 +145,9 @@ def detached(pod: Pod, options: Options, *, adopt: bool = False) -> int:
             if "up" in report:
                 click.echo(pod.metadata.name)
                 return 0
-    raise MinirtError(f"run the pod {pod.metadata.name}", "its worker ended unexpectedly", f"see {_log_file(pod)}")
-
-
-def _log_file(pod: Pod) -> Path:
-    return paths.state_root() / "workers" / f"{pod.uid}.log"
+    raise MinirtError(
+        f"run the pod {pod.metadata.name}", "its worker ended unexpectedly", f"see {workers.log_file(pod.uid)}"
+    )
 
 
 def _daemon(pod: Pod, options: Options, write: int, *, adopt: bool) -> NoReturn:
@@ -158,8 +155,8 @@ def _daemon(pod: Pod, options: Options, write: int, *, adopt: bool) -> NoReturn:
     code = 125
     try:
         os.setsid()
-        _log_file(pod).parent.mkdir(parents=True, exist_ok=True)
-        log = os.open(_log_file(pod), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        workers.log_file(pod.uid).parent.mkdir(parents=True, exist_ok=True)
+        log = os.open(workers.log_file(pod.uid), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         null = os.open(os.devnull, os.O_RDONLY)
         for number, fd in enumerate((null, log, log)):
             os.dup2(fd, number)

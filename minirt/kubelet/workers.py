@@ -81,5 +81,10 @@ def forget(uid: str) -> None:
     _file(uid).unlink(missing_ok=True)
 
 
+def log_file(uid: str) -> Path:
+    """Return where a pod's worker writes what it has to say; it stays until the pod is removed."""
+    return paths.state_root() / "workers" / f"{paths.checked_id(uid)}.log"
+
+
 def _file(uid: str) -> Path:
     return paths.state_root() / "workers" / f"{paths.checked_id(uid)}.json"
