@@ -34,10 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _remove_places() -> None:
-    for name in ("MINIRT_STATE", "MINIRT_ROOT"):
-        shutil.rmtree(os.environ[name])
     for top in leaks.cgroup_tops():
         leaks.remove_cgroups(top)
+    for name in ("MINIRT_STATE", "MINIRT_ROOT"):
+        leaks.unmount_below(Path(os.environ[name]))
+        shutil.rmtree(os.environ[name])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -72,10 +72,20 @@ def mounts() -> Seen:
     return tuple(f"{row[0]} {row[row.index('-', 6) + 1]} {row[4]}" for row in rows)
 
 
+def unmount_below(directory: Path) -> None:
+    """Unmount everything at or below a directory, the last mounted first."""
+    for key in reversed(mounts()):
+        if _point(key).is_relative_to(directory):
+            mount.umount2(str(_point(key)), mount.MNT_DETACH)
+
+
 def _unmount(key: str) -> None:
-    point = key.split()[2].encode().decode("unicode_escape")
     with contextlib.suppress(OSError):
-        mount.umount2(point, mount.MNT_DETACH)
+        mount.umount2(str(_point(key)), mount.MNT_DETACH)
+
+
+def _point(key: str) -> Path:
+    return Path(key.split()[2].encode().decode("unicode_escape"))
 
 
 def links() -> Seen:
@@ -83,9 +93,14 @@ def links() -> Seen:
     return tuple(name for _, name in socket.if_nameindex())
 
 
+def cgroup_mounts(kinds: tuple[str, ...] = ("cgroup", "cgroup2")) -> list[Path]:
+    """Return where the hierarchies are mounted: those of cgroup v1, and the one of v2."""
+    return [_point(key) for key in mounts() if key.split()[1] in kinds]
+
+
 def cgroup2_tops() -> list[Path]:
     """Return where cgroup2 is mounted."""
-    return [Path(row.split()[2]) for row in mounts() if row.split()[1] == "cgroup2"]
+    return cgroup_mounts(("cgroup2",))
 
 
 def cgroup_tops() -> list[Path]:
@@ -96,13 +111,17 @@ def cgroup_tops() -> list[Path]:
 
 def cgroups() -> Seen:
     """Return the cgroups below MINIRT_CGROUP, which itself stays for the whole session."""
-    return tuple(sorted(str(path) for top in cgroup_tops() for path in top.rglob("*/")))
+    return tuple(path for top in cgroup_tops() for path in _with_all_below(top)[1:])
 
 
 def remove_cgroups(top: Path) -> None:
     """Kill what is in a cgroup or below it, and remove all of them."""
-    for path in sorted([top, *top.rglob("*/")], reverse=True):
-        _remove_cgroup(str(path))
+    for path in reversed(_with_all_below(top)):
+        _remove_cgroup(path)
+
+
+def _with_all_below(top: Path) -> list[str]:
+    return [where for where, _, _ in os.walk(top)]
 
 
 def _remove_cgroup(key: str) -> None:

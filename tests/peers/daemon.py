@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from minirt.linux import mount
+from tests import leaks
 
 READY_S = 60.0
 """In the VM under emulation a daemon takes its time."""
@@ -59,28 +59,15 @@ class Daemon:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-        unmount_below(self.directory)
-
-
-def unmount_below(directory: Path) -> None:
-    """Unmount everything at or below a directory, the last mounted first."""
-    for _, point in reversed(_mounts()):
-        if point.is_relative_to(directory):
-            mount.umount2(str(point), mount.MNT_DETACH)
+        leaks.unmount_below(self.directory)
 
 
 def remove_cgroups(name: str) -> None:
     """Remove a peer's empty cgroups of that name, in whatever hierarchies it made them."""
-    for kind, top in _mounts():
-        if kind in ("cgroup", "cgroup2"):
-            for path in [*sorted((top / name).rglob("*/"), reverse=True), top / name]:
-                with contextlib.suppress(OSError):
-                    path.rmdir()
-
-
-def _mounts() -> list[tuple[str, Path]]:
-    rows = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [(row[row.index("-", 6) + 1], Path(row[4])) for row in rows]
+    for top in leaks.cgroup_mounts():
+        for path in [*sorted((top / name).rglob("*/"), reverse=True), top / name]:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def run(

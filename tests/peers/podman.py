@@ -8,8 +8,9 @@ import resource
 import subprocess
 from pathlib import Path
 
+from tests import leaks
 from tests.peers import oci
-from tests.peers.daemon import output, remove_cgroups, run, unmount_below
+from tests.peers.daemon import output, remove_cgroups, run
 
 POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}'
 CONTAINERS_CONF = """
@@ -57,7 +58,7 @@ class Podman:
         """Remove its pods and containers, and unmount what its storage keeps mounted."""
         self.output("pod", "rm", "--all", "--force")
         self.output("rm", "--all", "--force")
-        unmount_below(self.directory)
+        leaks.unmount_below(self.directory)
         remove_cgroups("libpod_parent")
 
 

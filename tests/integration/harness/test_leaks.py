@@ -79,13 +79,17 @@ def test_what_a_file_of_tests_leaves_is_named_at_the_end(tmp_path: Path) -> None
 
 @pytest.mark.root
 def test_nothing_survives_the_session(tmp_path: Path) -> None:
-    """Whoever is killed before its fixtures run still leaves no process: the reaper ends them."""
-    body = (
-        "def test_it():\n    subprocess.run(['setsid', '-f', 'sleep', '4711'], check=True)\n    os.kill(os.getpid(), 9)"
-    )
-    done = run(tmp_path, body)
-    assert done.returncode == 128 + 9
+    """A session that is killed runs no fixture's end: its reaper ends what it started, and removes its places."""
+    told = tmp_path / "told"
+    body = f"""def test_it():
+    pathlib.Path({str(told)!r}).write_text(os.environ['MINIRT_ROOT'])
+    subprocess.run(['mount', '-t', 'tmpfs', 'none', os.environ['MINIRT_ROOT']], check=True)
+    {LEAKS["process"]}
+    os.kill(os.getpid(), 9)
+"""
+    assert run(tmp_path, body).returncode == 128 + 9
     assert "sleep 4711" not in running()
+    assert not Path(told.read_text()).exists()
 
 
 @pytest.mark.root
