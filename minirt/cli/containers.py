@@ -94,7 +94,7 @@ def logs(container: str, follow: bool, timestamps: bool, tail: int) -> None:
     record = store.find_container(container)
 
     def alive() -> bool:
-        return containers.status(record).state != "exited"
+        return store.exists(record) and containers.status(record).state != "exited"
 
     show(paths.logs_dir(), [record.id], alive=alive if follow else None, timestamps=timestamps, tail=tail)
 
@@ -135,15 +135,15 @@ def rm(names: tuple[str, ...], force: bool) -> int:
 
 
 def _for_each(names: tuple[str, ...], what: str, action: Any) -> int:
-    """Do it to each, print what worked, go on after an error, and return the last error's code."""
+    """Do it to each, print what it returns or the name, go on after an error; return 1 if there was one."""
     need_root(what)
     from minirt.engine import store
 
     code = 0
     for name in names:
         try:
-            action(store.find_container(name))
-            click.echo(name)
+            found = action(store.find_container(name))
+            click.echo(name if found is None else found)
         except MinirtError as error:
             click.echo(f"minirt: {error}", err=True)
             code = 1
@@ -152,13 +152,11 @@ def _for_each(names: tuple[str, ...], what: str, action: Any) -> int:
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="CONTAINER...")
-def wait(names: tuple[str, ...]) -> None:
+def wait(names: tuple[str, ...]) -> int:
     """Wait until containers end, and print their exit codes."""
-    need_root("wait for a container")
-    from minirt.engine import containers, store
+    from minirt.engine import containers
 
-    for name in names:
-        click.echo(containers.wait(store.find_container(name)).exit_code)
+    return _for_each(names, "wait for a container", lambda record: containers.wait(record).exit_code)
 
 
 @click.command()

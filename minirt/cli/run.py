@@ -55,10 +55,6 @@ def run(image: str, command: tuple[str, ...], **options: Any) -> int:
     from minirt.shim.zygote import Zygote
 
     need_root("run a container")
-    if options["tty"] and options["interactive"] and not options["detach"] and not options["dry_run"]:
-        from minirt.cli.streams import need_terminal
-
-        need_terminal()
     if options["dry_run"]:
         from minirt.cli.dryrun import print_plan
 
@@ -72,8 +68,12 @@ def run(image: str, command: tuple[str, ...], **options: Any) -> int:
 
 def _run(zygote: "Zygote", image: str, command: tuple[str, ...], options: dict[str, Any]) -> int:
     from minirt.cli.limits import settle
+    from minirt.cli.streams import end_on_signals, need_terminal
     from minirt.engine import containers, images, sandboxes, store
 
+    end_on_signals()
+    if options["tty"] and options["interactive"] and not options["detach"]:
+        need_terminal()
     sandbox_config, config = configure(image, command, options)
     config = settle(config, best_effort=options["best_effort_limits"])
     found = images.ensure(image, options["pull"])

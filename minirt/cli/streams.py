@@ -177,15 +177,19 @@ class Streams:
         """Give the container's terminal the size of ours."""
         size = window()
         if self._terminal and self._entry >= 0 and size:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, termios.error):
                 termios.tcsetwinsize(self._entry, size)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Collect signals in a pipe for the poll: none is lost, and none interrupts a write."""
+        """Collect signals in a pipe for the poll: none is lost, and none interrupts a write.
+
+        Those that we were started to ignore (nohup) stay ignored.
+        """
         self._wake, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll.register(self._wake, select.POLLIN)
-        chosen = [one for one in signal.valid_signals() - NOT_FORWARDED - FAULTS if one < signal.SIGRTMIN]
+        candidates = [one for one in signal.valid_signals() - NOT_FORWARDED - FAULTS if one < signal.SIGRTMIN]
+        chosen = [one for one in candidates if signal.getsignal(one) is not signal.SIG_IGN]
         before = {one: signal.signal(one, lambda *_: None) for one in chosen}
         wakeup = signal.set_wakeup_fd(write)
         try:
@@ -206,11 +210,23 @@ class Streams:
                     self._send_signal(number)
 
 
+def end_on_signals() -> None:
+    """Have SIGTERM and SIGHUP undo what is half done, as Ctrl-C does, until ``Streams`` passes them on."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+
+
 def window() -> tuple[int, int] | None:
     """Return the lines and columns of our terminal, wherever of our stdio it is; None if it is nowhere."""
     for fd in range(3):
         with contextlib.suppress(OSError):
-            return termios.tcgetwinsize(fd)
+            size = os.get_terminal_size(fd)
+            return size.lines, size.columns
     return None
 
 

@@ -177,10 +177,13 @@ def kill(record: ContainerRecord, number: int) -> None:
 
 def wait(record: ContainerRecord) -> Status:
     """Wait until it has ended, and return how. A container that was never started is waited for, too."""
-    with contextlib.suppress(ShimError):
+    try:
         with ShimClient(record.sandbox_id) as shim:
-            shim.call(protocol.Wait(container=record.id))
-    return _wait_without_shim(record)
+            outcome = shim.call(protocol.Wait(container=record.id))
+    except ShimError:
+        return _wait_without_shim(record)
+    told = CREATED.exited(outcome["exit_code"], outcome["reason"], outcome["message"])
+    return statuses.read(record.id) or told  # one run with --rm may be gone by now
 
 
 def _wait_without_shim(record: ContainerRecord) -> Status:
@@ -220,17 +223,26 @@ def exec_process(
     user: str = "",
     privileged: bool = False,
 ) -> specs.Process:
-    """Return the process that an exec of ``args`` is: the container's own, with what is given in its place."""
+    """Return the process that an exec of ``args`` is: the container's own, with what is given in its place.
+
+    Raises:
+        Conflict: the container does not run.
+        InvalidInput: the image knows no such user.
+    """
     import msgspec
 
-    bundle = paths.container_dir(record.id)
-    spec = specs.load(bundle / "config.json")
-    found = spec.process
-    changed = {key for key, _ in env}
-    kept = [entry for entry in found.env if entry.partition("=")[0] not in changed]
+    if (state := status(record).state) != "running":
+        raise Conflict(f"exec in {record.config.name}", f"it is {state}", "only a running container can be exec'd into")
+    found = specs.load(paths.container_dir(record.id) / "config.json").process
+    variables = dict(entry.partition("=")[::2] for entry in found.env)
+    if terminal:
+        variables.setdefault("TERM", "xterm")
     sets, who = found.capabilities, found.user
     if user:
-        identity = users.resolve(user, Snapshots(paths.data_root()).get(record.id).lowers)
+        lowers = Snapshots(paths.data_root()).get(record.id).lowers
+        identity = users.resolve(user, lowers)
+        if variables.get("HOME") == users.resolve(str(who.uid), lowers).home:
+            variables["HOME"] = identity.home
         who = specs.User(uid=identity.uid, gid=identity.gid, additional_gids=identity.groups)
         active = sets.bounding if identity.uid == 0 else ()
         sets = specs.Capabilities(sets.bounding, active, active)
@@ -241,7 +253,7 @@ def exec_process(
         found,
         args=args,
         terminal=terminal,
-        env=(*kept, *(f"{key}={value}" for key, value in env), *(("TERM=xterm",) if terminal else ())),
+        env=tuple(f"{key}={value}" for key, value in (variables | dict(env)).items()),
         cwd=cwd or found.cwd,
         user=who,
         capabilities=sets,

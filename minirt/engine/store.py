@@ -115,6 +115,11 @@ def is_made(record: ContainerRecord) -> bool:
     return (paths.container_dir(record.id) / "config.json").exists()
 
 
+def exists(record: ContainerRecord) -> bool:
+    """Say whether a container has not been removed."""
+    return paths.container_dir(record.id).exists()
+
+
 def find_container(name: str) -> ContainerRecord:
     """Return the container that the user of the command line means: a name, an id, or its beginning."""
     return _find(name, "container", [(one.id, one.config.name, one) for one in containers() if _is_single(one)])
