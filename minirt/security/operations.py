@@ -132,8 +132,8 @@ class DropBounding(Operation[object], frozen=True):
                 prctl.capbset_drop(number)
 
 
-class SetCredentials(Operation[object], frozen=True):
-    """Become the user, with exactly these capabilities (by number)."""
+class SetCredentials(Operation[Warns], frozen=True):
+    """Become the user, with exactly these capabilities (by number), as far as this process can give them."""
 
     uid: int
     gid: int
@@ -150,16 +150,26 @@ class SetCredentials(Operation[object], frozen=True):
         raised = f", ambient {_names(self.ambient)}" if self.ambient else ""
         return f"setresuid {self.uid}, setresgid {self.gid}{groups}; capset {held}{raised}"
 
-    def execute(self, context: object, /) -> None:
-        """Change over. Raises OSError: EPERM, a capability that this process or its bounding set lacks."""
+    def execute(self, context: Warns, /) -> None:
+        """Change over; warn of what cannot be given, and go on without, as the OCI spec asks of runtimes."""
+        held = capability.capget()[1]
+        if missing := names_in(mask(self.permitted) & ~held):
+            context.warn(f"cannot give {' '.join(missing)}: minirt does not have it here (the container runs without)")
         prctl.set_keepcaps()
         journal.step("setgroups", os.setgroups, self.groups)
         journal.step("setresgid", os.setresgid, self.gid, self.gid, self.gid)
         journal.step("setresuid", os.setresuid, self.uid, self.uid, self.uid)
-        capability.capset(mask(self.effective), mask(self.permitted), mask(self.inheritable))
+        capability.capset(mask(self.effective) & held, mask(self.permitted) & held, mask(self.inheritable) & held)
         prctl.ambient_clear()
         for number in sorted(self.ambient):
+            self._raise(number, context)
+
+    def _raise(self, number: int, context: Warns) -> None:
+        try:
             prctl.ambient_raise(number)
+        except PermissionError:
+            name = " ".join(names_in(1 << number))
+            context.warn(f"cannot make {name} ambient: it would have to be permitted and inheritable, too")
 
 
 def _names(numbers: frozenset[int]) -> str:

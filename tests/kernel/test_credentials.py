@@ -101,15 +101,24 @@ def test_privileged_is_what_we_hold() -> None:
     assert capabilities(found) == [held, held, held, NONE, NONE]
 
 
-def test_more_than_we_hold_is_refused_by_the_kernel() -> None:
+def test_more_than_we_hold_is_a_warning_and_is_not_given() -> None:
     def without_kill() -> None:
         prctl.capbset_drop(NUMBERS["CAP_KILL"])
         left = mask(range(last_cap() + 1)) & capability.capget()[1] & ~mask(numbers(["CAP_KILL"]))
         capability.capset(left, left, 0)
 
+    two = numbers(["CAP_KILL", "CAP_CHOWN"])
+    found = executed([SetCredentials(0, 0, (), two, two)], "/proc/self/status", first=without_kill)
+    assert found["Warning"] == "cannot give CAP_KILL: minirt does not have it here (the container runs without)"
+    assert found["CapPrm"] == found["CapEff"] == as_shown("CAP_CHOWN")
+
+
+def test_ambient_ones_that_are_not_inheritable_are_a_warning() -> None:
     kill = numbers(["CAP_KILL"])
-    found = executed([SetCredentials(0, 0, (), kill, kill)], "/proc/self/status", first=without_kill)
-    assert "capset KILL: Operation not permitted" in found["Failed"]
+    plan = [DropBounding(kill, last_cap()), SetCredentials(0, 0, (), kill, kill, ambient=kill)]
+    found = executed(plan, "/proc/self/status")
+    assert found["Warning"].startswith("cannot make CAP_KILL ambient")
+    assert capabilities(found) == [as_shown("CAP_KILL")] * 3 + [NONE] * 2
 
 
 def test_no_new_privileges() -> None:
