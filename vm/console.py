@@ -8,11 +8,13 @@ import time
 import tty
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from math import inf
 from types import FrameType
 
 from machine import Job, Machine
 from report import VmError, say
 
+BOOT_TIMEOUT_S = 300.0
 TIMED_OUT = 124  # as timeout(1) has it
 CHUNK_BYTES = 65536
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -33,7 +35,9 @@ class Session:
         self.machine = machine
         self.on_ready: Callable[[], None] = lambda: None
         self.sinks = sinks
-        self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self.start = time.monotonic()
+        self.timeout_s = timeout_s
+        self.ready = False
         self.said = b""
         self.selector = selectors.DefaultSelector()
         for name in ("control", *sinks):
@@ -42,20 +46,23 @@ class Session:
     def follow(self) -> int:
         """Copy until the command ends; return its exit status, or 124 when its time is over.
 
-        Raises VmError if the machine ends before it.
+        Raises VmError if the machine does not come up, or ends before the command.
         """
         try:
-            while self.deadline is None or time.monotonic() < self.deadline:
-                for key, _ in self.selector.select(self.time_left_s()):
+            while (time_left_s := self.time_left_s()) > 0:
+                for key, _ in self.selector.select(None if time_left_s == inf else time_left_s):
                     self.take(key)
         except Ended as ended:
             return ended.status
+        if not self.ready:
+            raise VmError(f"the machine did not come up in time. Its last words:\n{self.machine.last_words()}")
         say("the command did not end in time; the machine is stopped")
         return TIMED_OUT
 
-    def time_left_s(self) -> float | None:
-        """Return how long to wait for output (None: for ever)."""
-        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+    def time_left_s(self) -> float:
+        """Return how long the machine may still take: to come up, or if it has, for the command."""
+        limit_s = inf if self.timeout_s is None else self.timeout_s
+        return self.start + (limit_s if self.ready else min(limit_s, BOOT_TIMEOUT_S)) - time.monotonic()
 
     def take(self, key: selectors.SelectorKey) -> None:
         """Handle what one descriptor has to say."""
@@ -81,6 +88,7 @@ class Session:
         for line in lines:
             word, _, rest = line.decode(errors="replace").partition(" ")
             if word == "ready":
+                self.ready = True
                 self.on_ready()
             elif word == "exit":
                 self.drain()

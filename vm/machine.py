@@ -121,8 +121,8 @@ def kernel_arguments(job: Job) -> str:
     """Return the kernel's command line."""
     init = "/lib/systemd/systemd systemd.unit=minirt-vm.service" if job.systemd else "/usr/local/lib/minirt-vm/init"
     # noinit_itable: do not fill inode tables that are thrown away with the run.
-    common = "console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0 root=/dev/vda rw rootflags=noinit_itable"
-    return f"{common} init={init}"
+    root = "root=/dev/vda rw rootfstype=ext4 rootflags=noinit_itable"
+    return f"console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0 cryptomgr.notests {root} init={init}"
 
 
 def write_drive(path: Path, job: Job) -> None:
