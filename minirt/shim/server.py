@@ -214,13 +214,20 @@ class Shim:
 
     def _on_wait(self, connection: Connection, request: protocol.Wait, reply: Reply, _: list[int]) -> None:
         if request.session:
-            session = self._find_session(request.session)
-            reply(session.exit, []) if session.exit else session.waiters.append(reply)
+            self._wait_for_session(self._find_session(request.session), reply)
             return
         container = self._find(request.container)
         if request.caretaker:
             self._caretakers.add(connection)
         reply(exit_of(container.status), []) if container.ended else container.waiters.append(reply)
+
+    def _wait_for_session(self, session: Session, reply: Reply) -> None:
+        """Answer when it ends, and forget it then: its exit is told once."""
+        if session.exit:
+            del self._sessions[session.id]
+            reply(session.exit, [])
+        else:
+            session.waiters.append(reply)
 
     def _on_delete(self, connection: Connection, request: protocol.Delete, reply: Reply, _: list[int]) -> None:
         container = self._containers.get(request.container)
@@ -248,8 +255,8 @@ class Shim:
         else:
             raise InvalidInput("exec", f"it takes 3 descriptors and got {len(received)}")
         session = Session(self._loop, request.session, container, request.process, self._last_cap)
-        self._sessions[request.session] = session
         session.start(stdio, reply)
+        self._sessions[request.session] = session
 
     def _find_session(self, session_id: str) -> Session:
         try:
@@ -260,10 +267,15 @@ class Shim:
     # --- what happens
 
     def _child_ended(self, pid: int, code: int) -> None:
-        owners: list[Container | Session] = [*self._containers.values(), *self._sessions.values()]
-        for owner in owners:
-            if owner.pid == pid:
-                owner.exited(code)
+        """Find whose process it was; one that has ended before had this pid long ago, and orphans are nobody's."""
+        for container in self._containers.values():
+            if container.pid == pid and not container.ended:
+                container.exited(code)
+                return
+        for session in self._sessions.values():
+            if session.pid == pid and not session.exit:
+                if session.exited(code):
+                    del self._sessions[session.id]
                 return
 
     def _changed(self, container: Container) -> None:

@@ -128,13 +128,14 @@ class Session:
             raise Conflict(f"signal exec session {self.id}", "it has ended")
         process.pidfd_send_signal(self._launched.pidfd, number)
 
-    def exited(self, code: int) -> None:
-        """Take its exit."""
+    def exited(self, code: int) -> bool:
+        """Take its exit; return whether somebody has been told of it."""
         self._on_sync()
         self._close_sync()
         if self._launched:
             os.close(self._launched.pidfd)
         self.exit = {"exit_code": code}
+        is_told = bool(self._started or self.waiters)
         if self._started:
             what = f"execute {self._spec.args[0]!r}"
             reply, self._started = self._started, None
@@ -142,6 +143,7 @@ class Session:
         for reply in self.waiters:
             reply(self.exit, [])
         self.waiters = []
+        return is_told
 
     def _answer(self, ok: dict[str, Any]) -> None:
         if self._started:

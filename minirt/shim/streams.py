@@ -27,6 +27,11 @@ class Outlet:
         self._closing = False
         self.gone = False
 
+    @property
+    def is_behind(self) -> bool:
+        """Say whether the client must read before there can be more."""
+        return bool(self._pending)
+
     def write(self, data: bytes, output: "Output") -> bool:
         """Write; return False when the client must read first, and resume ``output`` when it has."""
         self._pending += data
@@ -56,7 +61,7 @@ class Outlet:
             self._output.resume()
 
     def close(self) -> None:
-        """Close the pipe, once what is pending has been taken."""
+        """Close the pipe, once what is pending has been taken. Call it once."""
         self._closing = True
         if not self._pending:
             self._loop.forget(self._fd)
@@ -82,8 +87,9 @@ class Output:
         self._outlets.append(Outlet(self._loop, fd))
 
     def resume(self) -> None:
-        """Read on."""
-        if self._open and not self._watched:
+        """Read on, unless a client is behind."""
+        self._drop_gone()
+        if self._open and not self._watched and not any(outlet.is_behind for outlet in self._outlets):
             self._loop.watch(self._fd, self.read)
             self._watched = True
 
@@ -101,10 +107,16 @@ class Output:
         if self._log:
             self._log.write(self._stream, data)
         ready = [outlet.write(data, self) for outlet in self._outlets]
-        self._outlets = [outlet for outlet in self._outlets if not outlet.gone]
+        self._drop_gone()
         if not all(ready):
             self._pause()
         return True
+
+    def _drop_gone(self) -> None:
+        for outlet in self._outlets:
+            if outlet.gone:
+                outlet.close()
+        self._outlets = [outlet for outlet in self._outlets if not outlet.gone]
 
     def _pause(self) -> None:
         self._loop.forget(self._fd)
