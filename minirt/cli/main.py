@@ -7,6 +7,7 @@ found; 128+n a signal.
 """
 
 import importlib
+import io
 import os
 import sys
 from typing import Any, NoReturn
@@ -60,7 +61,10 @@ def cli() -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line and exit."""
+    """Run the command line and exit. What we print may hold any bytes: of arguments, of file names, of logs."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     try:
         outcome: Any = cli.main(standalone_mode=False, prog_name="minirt")
         code = outcome if isinstance(outcome, int) else 0

@@ -22,7 +22,10 @@ POLL_S = 0.1
 
 
 class LogLine(Struct, frozen=True, order=True):
-    """A line that a container wrote; ``at`` is RFC 3339 with nanoseconds in UTC, so that it sorts as text."""
+    """A line that a container wrote; ``at`` is RFC 3339 with nanoseconds in UTC, so that it sorts as text.
+
+    ``text`` is UTF-8; what is none of it is kept as surrogates (PEP 383), so that every byte can be had again.
+    """
 
     at: str
     container: str
@@ -100,7 +103,7 @@ class ContainerLog(Struct):
     def _line(self, at: str, stream: str, content: bytes) -> LogLine:
         """Return a line from its last part and those before it; its time is that of the first."""
         begun, *parts = self._parts.pop(stream, [at.encode()])
-        text = b"".join((*parts, content)).decode(errors="replace")
+        text = b"".join((*parts, content)).decode(errors="surrogateescape")
         return LogLine(begun.decode(errors="replace"), self.container, stream, text)
 
 
