@@ -24,9 +24,10 @@ def prune() -> Iterator[str]:
     yield from _containers()
     yield from _network()
     yield from _cgroups()
-    yield from _half_removed()
     yield from _names()
     yield from _snapshots()
+    yield from _logs()
+    yield from _half_removed()
 
 
 def clean_up(sandbox_id: str) -> None:
@@ -113,8 +114,7 @@ def _cgroups() -> Iterator[str]:
 
 def _half_removed() -> Iterator[str]:
     """Remove directories that were on their way in or out when their process died."""
-    for parent in ("sandboxes", "containers"):
-        top = paths.state_root() / parent
+    for top in (paths.state_root() / "sandboxes", paths.state_root() / "containers", paths.logs_dir()):
         for path in top.glob(".*") if top.exists() else ():
             if _is_left(path):
                 sandbox.unmake(str(path))
@@ -139,16 +139,21 @@ def _names() -> Iterator[str]:
 
 def _snapshots() -> Iterator[str]:
     """Remove writable layers without a container; a container's record is there before its layer."""
+    from minirt.images import garbage
     from minirt.images.snapshots import Snapshots
 
     snapshots = Snapshots(paths.data_root())
-    layered: list[str] = snapshots.keys()
+    layered = snapshots.keys()
     for key in layered:
         if not paths.container_dir(key).exists():
             snapshots.remove(key)
             yield f"writable layer of {key}"
-    logs = paths.logs_dir()
-    for key in store.ids_in(logs):
+    garbage.collect(paths.data_root())
+
+
+def _logs() -> Iterator[str]:
+    """Remove logs without a container; those of pods are the kubelet's."""
+    for key in store.ids_in(paths.logs_dir()):
         if key != "pods" and not paths.container_dir(key).exists():
-            shutil.rmtree(logs / key, ignore_errors=True)
+            store.remove_directory(paths.logs_dir() / key)
             yield f"log of {key}"

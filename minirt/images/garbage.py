@@ -15,10 +15,16 @@ from minirt.images.catalog import Catalog
 from minirt.images.image import chain_ids
 from minirt.images.workspace import leases, locked
 
+NEW = "~"
+"""How the name of a container's snapshot ends while it is made: under the store's lock, or its maker has died."""
+
 
 def collect(root: Path) -> list[str]:
     """Remove what nothing uses; return the digests of the blobs that went."""
     with locked(root):
+        for path in children(root / "snapshots" / "containers"):
+            if path.name.endswith(NEW):
+                discard(root, path)
         used = {hex_of(digest) for digest in _used(root)}
         blobs = [path for path in children(root / "blobs" / "sha256") if path.name not in used]
         layers = [path for path in children(root / "snapshots") if path.name not in used and path.name != "containers"]

@@ -82,7 +82,7 @@ class Snapshots:
 
     def _make(self, home: Path, chain: list[str]) -> None:
         """Make the directories under a temporary name: with the record, or not at all."""
-        new = home.with_name(f"{home.name}.new~")
+        new = home.with_name(home.name + garbage.NEW)
         if new.exists():
             disk.remove_tree(new)
         for name in ("upper", "work", "empty"):
@@ -110,7 +110,7 @@ class Snapshots:
 
     def keys(self) -> list[str]:
         """Return the keys of all containers that have a snapshot."""
-        return [home.name for home in garbage.children(self._containers) if not home.name.endswith("~")]
+        return [home.name for home in garbage.children(self._containers) if not home.name.endswith(garbage.NEW)]
 
     def _overlay(self, home: Path, chain: list[str]) -> Overlay:
         lowers = _visible([self.layer(chain_id) for chain_id in reversed(chain)])
