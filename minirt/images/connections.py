@@ -32,6 +32,11 @@ class Connections:
             except OSError:
                 continue  # it has ended by itself
 
+    def close(self) -> None:
+        """Close every connection, now: urllib3 would leave that to the garbage collector."""
+        for connection in list(self._open):
+            connection.close()
+
     def pool(self, base: str, *, direct: bool) -> PoolManager:
         """Return a pool for ``base``; unless ``direct``, through the proxy that the environment names for it."""
         parts = urlsplit(base)

@@ -24,7 +24,7 @@ class Platform(Struct, frozen=True):
     def parse(cls, text: str) -> "Platform":
         """Return the platform that ``os/architecture[/variant]`` names. Raises InvalidInput."""
         parts = text.split("/")
-        if not 2 <= len(parts) <= 3 or not all(part.isalnum() and part.islower() for part in parts if part):
+        if not 2 <= len(parts) <= 3 or not all(part.isalnum() and part == part.lower() for part in parts):
             why = "a platform is os/architecture[/variant]"
             raise InvalidInput(f"read the platform {text!r}", why, "for example linux/amd64, linux/arm64/v8")
         return cls(*parts)

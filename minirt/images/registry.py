@@ -93,7 +93,7 @@ class Registry:
 
     def close(self) -> None:
         """Close the connections."""
-        self._pool.clear()
+        self._connections.close()
 
     @contextlib.contextmanager
     def _get(self, path: str, what: str, accept: str = "*/*") -> Iterator[urllib3.BaseHTTPResponse]:

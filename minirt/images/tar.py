@@ -166,7 +166,7 @@ def _checked(entry: Entry) -> Entry:
         raise ValueError(f"{entry.name!r} is of the unknown kind {entry.kind!r}")
     if entry.size < 0 or not 0 <= entry.uid < 2**32 - 1 or not 0 <= entry.gid < 2**32 - 1:
         raise ValueError(f"{entry.name!r} has size {entry.size}, owner {entry.uid}:{entry.gid}")
-    if abs(entry.mtime_ns) >= 2**63 or not 0 <= entry.major < 2**12 or not 0 <= entry.minor < 2**20:
+    if abs(entry.mtime_ns) >= 2**62 * 10**9 or not 0 <= entry.major < 2**12 or not 0 <= entry.minor < 2**20:
         raise ValueError(f"{entry.name!r} has a time or a device number that cannot be")
     if "\0" in entry.name or "\0" in entry.linkname or not entry.name:
         raise ValueError(f"{entry.name!r} is no name")

@@ -47,7 +47,7 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            timeout = 30
+            timeout = 10
 
             def do_GET(self) -> None:
                 outer.serve(self)
