@@ -75,6 +75,8 @@ def workspace(root: Path) -> Iterator[Workspace]:
             yield job
         except BaseException:
             _empty(path)
+            if not job.leased:
+                path.rmdir()
             raise
         disk.remove_tree(path)
     with disk.flocked(top / ".lock"):
