@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from minirt.cgroups.limits import Setting, linear
@@ -80,3 +82,44 @@ def test_bad_paths_are_refused(path: str) -> None:
 def test_bad_limits_are_refused_before_anything_is_planned() -> None:
     with pytest.raises(InvalidInput):
         plan_cgroup("p", Resources(memory=Memory(limit=64, swap=1)), PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("offered", "given", "written"),
+    [
+        ("cpuset cpu io memory hugetlb pids rdma", "", "+cpu +cpuset +io +memory +pids"),
+        ("cpu io memory", "io memory", "+cpu"),
+        ("cpu memory", "cpu memory", "cpu memory"),
+        ("hugetlb", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_only_what_is_offered_and_not_yet_given_is_written(
+    tmp_path: Path, offered: str, given: str, written: str
+) -> None:
+    (tmp_path / "cgroup.controllers").write_text(offered)
+    control = tmp_path / "cgroup.subtree_control"
+    control.write_text(given)
+    EnableControllers(str(tmp_path)).execute(None)
+    assert control.read_text()[: len(written)] == written
+
+
+def test_a_setting_is_one_write(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").touch()
+    WriteCgroup(str(tmp_path), Setting("memory.max", "4096", "memory")).execute(None)
+    assert (tmp_path / "memory.max").read_text() == "4096"
+
+
+def test_a_cgroup_is_a_directory(tmp_path: Path) -> None:
+    MakeCgroup(f"{tmp_path}/c").execute(None)
+    assert (tmp_path / "c").is_dir()
+    MakeCgroup(f"{tmp_path}/c", new=False).execute(None)
+    with pytest.raises(FileNotFoundError):
+        MakeCgroup(f"{tmp_path}/none/c").execute(None)
+
+
+def test_a_unit_with_its_keeper_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "keeper").mkdir()
+    (tmp_path / "keeper/cgroup.procs").write_text("1\n")
+    DelegateUnit(str(tmp_path)).execute(None)
+    assert [path.name for path in tmp_path.iterdir()] == ["keeper"]
