@@ -25,18 +25,40 @@ class EventStream:
         self._poll.register(self._wake_r, select.POLLIN)
         self._shims: dict[int, ShimClient] = {}
         self._new: list[str] = []
+        self._over = False
         for record in store.sandboxes(owner):
             self.follow(record.id)
 
     def follow(self, sandbox_id: str) -> None:
         """Have the stream tell of a sandbox's containers from now on."""
         self._new.append(sandbox_id)
+        self._ring()
+
+    def _ring(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_w, b"+")
 
+    def _close(self) -> None:
+        for shim in self._shims.values():
+            shim.close()
+        self._shims.clear()
+        os.close(self._wake_r)
+        os.close(self._wake_w)
+
     def events(self) -> Iterator[tuple[str, str]]:
-        """Yield (container id, new state), for ever."""
-        while True:
+        """Yield (container id, new state), until ``cancel``."""
+        try:
+            yield from self._read_on()
+        finally:
+            self._close()
+
+    def cancel(self) -> None:
+        """End the stream, from any thread: whoever reads ``events`` sees their end."""
+        self._over = True
+        self._ring()
+
+    def _read_on(self) -> Iterator[tuple[str, str]]:
+        while not self._over:
             for fd, _ in self._poll.poll():
                 if fd == self._wake_r:
                     os.read(self._wake_r, 512)

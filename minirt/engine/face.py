@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 
 from msgspec import structs
 
@@ -182,17 +181,9 @@ class EngineFace:
             )
         return cri.ExecSyncResponse(stdout=found.stdout, stderr=found.stderr, exit_code=found.exit_code)
 
-    def GetContainerEvents(self, request: cri.GetEventsRequest) -> Iterator[cri.ContainerEventResponse]:
-        """Yield what happens to this owner's containers, for ever."""
-        stream = EventStream(self._owner)
-        self._streams.append(stream)
-        return self._events(stream)
-
-    def _events(self, stream: EventStream) -> Iterator[cri.ContainerEventResponse]:
-        for container_id, state in stream.events():
-            yield cri.ContainerEventResponse(
-                container_id=container_id, container_event_type=EVENTS[state], created_at=time.time_ns()
-            )
+    def GetContainerEvents(self, request: cri.GetEventsRequest) -> "ContainerEvents":
+        """Return what happens to this owner's containers from now on, until it is cancelled."""
+        return ContainerEvents(EventStream(self._owner), self._streams)
 
     # --- images
 
@@ -228,6 +219,30 @@ class EngineFace:
         except NotFound:
             return cri.RemoveImageResponse()
         return cri.RemoveImageResponse()
+
+
+class ContainerEvents:
+    """A stream of events; any thread may ``cancel`` it, and its reader sees the end."""
+
+    def __init__(self, stream: EventStream, open_streams: list[EventStream]) -> None:
+        self._stream = stream
+        self._open_streams = open_streams
+        self._events = stream.events()
+        open_streams.append(stream)
+
+    def __iter__(self) -> "ContainerEvents":
+        return self
+
+    def __next__(self) -> cri.ContainerEventResponse:
+        container_id, state = next(self._events)
+        return cri.ContainerEventResponse(
+            container_id=container_id, container_event_type=EVENTS[state], created_at=time.time_ns()
+        )
+
+    def cancel(self) -> None:
+        """End the stream."""
+        self._open_streams.remove(self._stream)
+        self._stream.cancel()
 
 
 def _container_or_none(container_id: str) -> ContainerRecord | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minirt.errors import DigestMismatch, ImageError, Unsupported
 from minirt.images import disk
-from minirt.images.workspace import Workspace
+from minirt.images.workspace import REMEDIES, Workspace
 
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 LARGEST_DOCUMENT = 4 << 20
@@ -82,8 +82,8 @@ class Blobs:
             self._top.mkdir(mode=0o755, parents=True, exist_ok=True)
             disk.move(new, self.path(found))
         except OSError as error:
-            do = "free space there, or move minirt's data with MINIRT_ROOT"
-            raise ImageError(f"store blob {digest}", f"{error.strerror} on {self._top}", do) from error
+            why = f"{error.strerror} on {self._top}"
+            raise ImageError(f"store blob {digest}", why, REMEDIES.get(error.errno or 0, "")) from error
         finally:
             new.unlink(missing_ok=True)
         return found, length

@@ -25,16 +25,12 @@ from minirt.images import disk, tar
 from minirt.images.stream import Stream
 from minirt.images.tar import Entry
 from minirt.images.tree import Tree
+from minirt.images.workspace import REMEDIES
 from minirt.linux import fds
 
 WHITEOUT = ".wh."
 WHITEOUT_META = ".wh..wh."
 OPAQUE = ".wh..wh..opq"
-REMEDIES = {
-    errno.ENOSPC: "free space there, or move minirt's data with MINIRT_ROOT",
-    errno.EDQUOT: "raise the quota, or move minirt's data with MINIRT_ROOT",
-    errno.EPERM: "run it as root",
-}
 
 
 def unpack(blob: Path, target: Path, diff_id: str, lowers: Sequence[Path] = ()) -> None:

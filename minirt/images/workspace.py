@@ -11,7 +11,7 @@ Every lease is written, and all are read by garbage collection, under the store'
 """
 
 import contextlib
-import os
+import errno
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -24,25 +24,32 @@ from minirt.images import disk
 
 RESUMABLE_S = 24 * 3600
 LEASE = "lease.json"
+REMEDIES = {
+    errno.ENOSPC: "free space there, or move minirt's data with MINIRT_ROOT",
+    errno.EDQUOT: "raise the quota, or move minirt's data with MINIRT_ROOT",
+    errno.EACCES: "run it as root",
+    errno.EPERM: "run it as root",
+}
+"""What to do about the store's directory, by errno."""
 
 
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[None]:
     """Hold the store's lock, alone. It is never held while something is downloaded or unpacked."""
-    _check_writable(root)
-    with disk.flocked(root / "images.lock"):
-        yield
-
-
-def _check_writable(root: Path) -> None:
-    """Make the store's directory if it is not there. Raises ImageError: it cannot be written to."""
-    try:
+    with _explained(root):
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        writable = os.access(root, os.W_OK)
+        with disk.flocked(root / "images.lock"):
+            yield
+
+
+@contextlib.contextmanager
+def _explained(root: Path) -> Iterator[None]:
+    """Say of an OSError in the block that it was the store that could not be changed."""
+    try:
+        yield
     except OSError as error:
-        raise ImageError(f"use the image store {root}", error.strerror or str(error), "run it as root") from error
-    if not writable:
-        raise ImageError(f"use the image store {root}", "it cannot be written to", "run it as root")
+        remedy = REMEDIES.get(error.errno or 0, "")
+        raise ImageError(f"change the image store {root}", error.strerror or str(error), remedy) from error
 
 
 class Workspace:
@@ -63,9 +70,9 @@ class Workspace:
 @contextlib.contextmanager
 def workspace(root: Path) -> Iterator[Workspace]:
     """Make a workspace for one job. When the job succeeds, older leases on no more than it needed are dropped."""
-    _check_writable(root)
-    top = _top(root)
     with contextlib.ExitStack() as held:
+        held.enter_context(_explained(root))
+        top = _top(root)
         with disk.flocked(top / ".lock"):
             _sweep(top)
             path = Path(tempfile.mkdtemp(dir=top))

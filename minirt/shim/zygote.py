@@ -62,6 +62,7 @@ def _run(requests: socket.socket) -> NoReturn:
         journal.stage = "zygote"
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # a shim that ends leaves no zombie
         from minirt.security.capabilities import last_cap
         from minirt.shim import server
 
@@ -89,6 +90,7 @@ def _spawn(requests: socket.socket, request: dict[str, str], server: Any, known:
 
 def _shim(listener: socket.socket, request: dict[str, str], server: Any, known: int) -> NoReturn:
     try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         server.serve(request["sandbox"], listener, known, request["trace"])
         os._exit(0)
     finally:

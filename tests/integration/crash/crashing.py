@@ -96,10 +96,11 @@ def install(fuse: Fuse) -> None:
         if due and not fuse.after:
             fuse.blow()
         me = os.getpid()
-        result = real(name, function, *args, **kwargs)
-        if due and me == os.getpid():  # fork and clone3 return twice: it is the parent that dies
-            fuse.blow()
-        return result
+        try:
+            return real(name, function, *args, **kwargs)
+        finally:
+            if due and me == os.getpid():  # fork and clone3 return twice: it is the parent that dies
+                fuse.blow()
 
     journal.step = step
     places = tuple(os.environ[name] for name in ("MINIRT_STATE", "MINIRT_ROOT"))

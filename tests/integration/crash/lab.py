@@ -2,12 +2,12 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 from tests import leaks
 from tests.command import Minirt
-from tests.integration.crash.crashing import Fuse
+from tests.integration.crash.crashing import NEVER, Fuse
 
 REPOSITORY = Path(__file__).parents[3]
 SETTLED_S = 8.0
+BEYOND = 50
 KINDS = tuple(kind for kind in leaks.KINDS if kind.name not in {"descriptor", "state file"})
 LOCKS = {".lock", "lock", "images.lock", "bridge.lock"}
 
@@ -69,42 +70,42 @@ class Lab:
 
     def steps(self, scenario: "Scenario", stage: str, *, files: bool = False) -> list[str]:
         """Return the steps that a stage takes where nobody dies."""
-        self.fuse.arm("")
-        scenario.before(self)
-        self.fuse.arm(stage, files=files)
-        scenario.act(self)
+        self._play(scenario, stage, files=files)
         names = self.fuse.names
-        self.fuse.arm("")
-        self.tidy_up()
+        assert self.tidy_up() == []
         return names
 
-    def die_everywhere(
-        self, scenario: "Scenario", stage: str, *, after: bool = False, files: bool = False, only: Any = None
-    ) -> list[str]:
-        """Have a stage die at each of its steps in turn; return a line for each thing that was left, by what death.
+    def _play(self, scenario: "Scenario", stage: str, point: int = NEVER, **how: bool) -> list[Done]:
+        self.fuse.arm("")
+        scenario.prepare(self)
+        self.fuse.arm(stage, point, **how)
+        told = scenario.act(self)
+        self.fuse.point = NEVER
+        return told
 
-        The last turn is one step further than there are: nobody dies.
+    def die_everywhere(
+        self, scenario: "Scenario", stage: str, *, files: bool = False, sampled: "Sample | None" = None
+    ) -> list[str]:
+        """Have a stage die before and after each of its steps; return what was left, by what death.
+
+        The last turn is far beyond the last step: nobody dies. With ``files`` there is only "before": what comes after
+        one change comes before the next.
         """
         self.steps(scenario, stage, files=files)  # directories that stay, like the one of the leases, are made now
         seen, there = leaks.look(KINDS), self._files()
         names = self.steps(scenario, stage, files=files)
         found = []
-        points = (only or sample)(names)
-        for point in (*points, len(names) + len(names) // 4):
-            self.fuse.arm("")
-            scenario.before(self)
-            self.fuse.arm(stage, point, after=after, files=files)
-            done = scenario.act(self)
-            died, self.tried = bool(self.fuse.blown), self.tried + self.fuse.blown
-            name = names[point] if point < len(names) else "end"
-            self.fuse.arm("")
-            told = self.tidy_up()
-            left = self.remains(seen, there)
-            if left or told:
-                where = f"{stage} died {'after' if after else 'before'} step {point} ({name})"
-                found.append(f"{where if died else f'nobody died at {name}'}; it said {done}:")
-                found += [f"    {line}" for line in (*told, *left)]
-        assert not died, f"{stage} takes more and more steps"
+        for point in (*(sampled or but_few_of_a_row)(names), len(names) + BEYOND):
+            for after in (False,) if files else (False, True):
+                told = self._play(scenario, stage, point, after=after, files=files)
+                self.tried += self.fuse.blown
+                died = (
+                    f"{stage} died {'after' if after else 'before'} step {point}" if self.fuse.blown else "nobody died"
+                )
+                if left := [*self.tidy_up(), *self.remains(seen, there)]:
+                    step = names[point] if point < len(names) else "the end"
+                    found += [f"{died} ({step}), and {told}; left are", *(f"    {line}" for line in left)]
+        assert not self.fuse.blown, f"there is no end of the steps of {stage}: {self.fuse.names}"
         return found
 
     def tidy_up(self) -> list[str]:
@@ -125,9 +126,10 @@ class Lab:
         while (files := self._files() - there) and time.monotonic() < deadline:
             time.sleep(0.01)
         left = leaks.leaks_since(seen, KINDS)
-        for name in sorted(files, reverse=True):
+        tops = sorted(name for name in files if os.path.dirname(name) not in files)
+        for name in tops:
             shutil.rmtree(name, ignore_errors=True) if os.path.isdir(name) else Path(name).unlink(missing_ok=True)
-        return [*left, *(f"file: {name}" for name in sorted(files))]
+        return [*left, *(f"file: {name}" for name in tops)]
 
     def _files(self) -> set[str]:
         """Return every file and directory of this minirt but for lock files, which may stay."""
@@ -142,24 +144,27 @@ class Lab:
 
 
 class Scenario:
-    """Something to do with minirt: what nobody dies in, and what somebody does."""
+    """Commands in which somebody dies, and those that come before."""
 
-    def __init__(self, *words: str | Path, first: Iterable[str | Path] = ()) -> None:
-        self._words = words
-        self._first = tuple(first)
+    def __init__(self, *commands: str, first: Sequence[str] = ()) -> None:
+        self._first = first
+        self._commands = commands
 
-    def before(self, lab: Lab) -> None:
+    def prepare(self, lab: Lab) -> None:
         """Do what must be there first."""
-        if self._first:
-            lab.output(*self._first)
+        for command in self._first:
+            lab.output(*shlex.split(command))
 
-    def act(self, lab: Lab) -> Done:
+    def act(self, lab: Lab) -> list[Done]:
         """Do what somebody dies in."""
-        return lab(*self._words)
+        return [lab(*shlex.split(command)) for command in self._commands]
 
 
-def sample(names: list[str]) -> list[int]:
-    """Return the numbers of the steps to die at: all, but of a row of the same call only the first, a middle, the last.
+Sample = Callable[[list[str]], list[int]]
+
+
+def but_few_of_a_row(names: list[str]) -> list[int]:
+    """Choose every step, but of a row of more than four of the same call only the first, one in the middle, the last.
 
     Such rows are the capabilities that are dropped one by one, and the files of a directory that is removed.
     """
@@ -168,3 +173,8 @@ def sample(names: list[str]) -> list[int]:
         numbers = [number for number, _ in row]
         chosen += sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]}) if len(numbers) > 4 else numbers
     return chosen
+
+
+def one_of_each(names: list[str]) -> list[int]:
+    """Choose the last step of each kind of call: for what another scenario has tried step by step."""
+    return sorted({name.split(" ")[0]: number for number, name in enumerate(names)}.values())

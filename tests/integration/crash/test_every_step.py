@@ -1,16 +1,35 @@
-"""Death at every step: of the command line, the zygote, the shim, the sandbox's keeper, and init, before and after.
+"""Death before and after every step: of the command line, the zygote, the shim and its helpers, and init.
 
-After each death the user removes what is listed and prunes; then there is no process, mount, link, cgroup, rule or file
-left that was not there before.
+After each death the user removes what is listed and prunes; then no process, mount, link, cgroup, rule or file is left
+that was not there before. What is tried is every step of the stage, but where the lab says otherwise (``lab.Sample``).
 """
+
+from pathlib import Path
 
 import pytest
 
-from tests.integration.crash.lab import Lab, Scenario
+from tests.integration.crash.lab import Lab, Scenario, one_of_each
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.needs("cgroup2_tree", "nft", "busybox")]
-BUSYBOX = "localhost/busybox"
-when = pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+START = (
+    "run -d --name web --network none localhost/busybox sh -c 'trap exit TERM; sleep 60 & wait'",
+    "exec web true",
+)
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  hostNetwork: %s
+  shareProcessNamespace: true
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 2
+  volumes: [{name: disk, emptyDir: {}}, {name: memory, emptyDir: {medium: Memory}}]
+  containers:
+    - &one {name: one, image: localhost/busybox, imagePullPolicy: Never, command: ["true"], volumeMounts: [
+        {name: disk, mountPath: /disk}, {name: memory, mountPath: /memory}]}
+    - {<<: *one, name: two}
+"""
 
 
 def check(lab: Lab, found: list[str]) -> None:
@@ -20,32 +39,61 @@ def check(lab: Lab, found: list[str]) -> None:
     assert lab.tried
 
 
-@when
 @pytest.mark.parametrize("stage", ["cli", "zygote", "shim", "keeper", "init"])
-def test_a_run_without_a_network(lab: Lab, stage: str, after: bool) -> None:
-    run = Scenario("run", "--rm", "--network", "none", BUSYBOX, "true")
-    check(lab, lab.die_everywhere(run, stage, after=after))
+def test_a_run_without_a_network(lab: Lab, stage: str) -> None:
+    run = Scenario("run --rm --network none localhost/busybox true")
+    check(lab, lab.die_everywhere(run, stage))
 
 
-@when
 @pytest.mark.parametrize("stage", ["cli", "shim", "keeper"])
-def test_a_run_on_the_bridge(lab: Lab, stage: str, after: bool) -> None:
+def test_a_run_on_the_bridge(lab: Lab, stage: str) -> None:
     """Init and the zygote do on the bridge what they do without a network."""
-    run = Scenario("run", "--rm", BUSYBOX, "true")
-    check(lab, lab.die_everywhere(run, stage, after=after))
+    check(lab, lab.die_everywhere(Scenario("run --rm -p 8080:80 localhost/busybox true"), stage))
 
 
 @pytest.mark.parametrize("stage", ["cli", "shim"])
 def test_between_any_two_changes_of_files(lab: Lab, stage: str) -> None:
     """No step of the journal, and yet a moment to die at: each change of a state file, a name or a layer."""
-    run = Scenario("run", "--rm", "--name", "web", "--network", "none", BUSYBOX, "true")
+    run = Scenario("run --rm --name web --network none localhost/busybox true")
     check(lab, lab.die_everywhere(run, stage, files=True))
 
 
-@when
-@pytest.mark.parametrize("stage", ["cli", "shim", "init"])
-@pytest.mark.parametrize("words", [["stop", "-t0"], ["stop", "-t5"], ["kill"], ["rm", "-f"], ["exec"]], ids=" ".join)
-def test_what_is_done_to_a_container(lab: Lab, words: list[str], stage: str, after: bool) -> None:
-    start = ["run", "-d", "--name", "web", "--network", "none", BUSYBOX, "sh", "-c", "trap exit TERM; sleep 60 & wait"]
-    scenario = Scenario(*words, "web", *(["true"] if words == ["exec"] else []), first=start)
-    check(lab, lab.die_everywhere(scenario, stage, after=after))
+@pytest.mark.parametrize(
+    ("stage", "commands"),
+    [
+        ("shim", ["stop -t0 web"]),
+        ("shim", ["stop -t5 web"]),
+        ("shim", ["kill web", "wait web"]),
+        ("cli", ["rm -f web"]),
+        ("shim", ["rm -f web"]),
+        ("shim", ["exec web true"]),
+        ("stage", ["exec web true"]),
+        ("init", ["exec web true"]),
+    ],
+)
+def test_what_is_done_to_a_container(lab: Lab, commands: list[str], stage: str) -> None:
+    check(lab, lab.die_everywhere(Scenario(*commands, first=START), stage))
+
+
+@pytest.mark.parametrize("stage", ["zygote", "shim", "keeper", "pause", "stage", "init"])
+def test_a_pod_in_the_hosts_network(lab: Lab, tmp_path: Path, stage: str) -> None:
+    """Two containers that share a PID namespace, a volume on disk and one in memory."""
+    manifest = tmp_path / "pod.yaml"
+    manifest.write_text(POD % "true")
+    sampled = one_of_each if stage == "init" else None
+    check(lab, lab.die_everywhere(Scenario(f"pod run {manifest}"), stage, sampled=sampled))
+
+
+@pytest.mark.parametrize("files", [False, True], ids=["steps", "files"])
+def test_the_command_line_of_a_pod_on_the_bridge(lab: Lab, tmp_path: Path, files: bool) -> None:
+    manifest = tmp_path / "pod.yaml"
+    manifest.write_text(POD % "false")
+    check(lab, lab.die_everywhere(Scenario(f"pod run {manifest}"), "cli", files=files))
+
+
+@pytest.mark.parametrize("stage", ["cli", "shim"])
+@pytest.mark.parametrize("commands", [["pod stop web"], ["pod rm -f web"], ["pod exec web true"]], ids="".join)
+def test_what_is_done_to_a_pod(lab: Lab, tmp_path: Path, commands: list[str], stage: str) -> None:
+    manifest = tmp_path / "pod.yaml"
+    manifest.write_text((POD % "true").replace('["true"]', '["sleep", "60"]'))
+    check(lab, lab.die_everywhere(Scenario(*commands, first=[f"pod run -d {manifest}"]), stage))
