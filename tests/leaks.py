@@ -197,11 +197,15 @@ def look(kinds: tuple[Kind, ...]) -> Look:
 
 
 def leaks_since(before: Look, kinds: tuple[Kind, ...]) -> list[str]:
-    """End whatever was not there ``before``, the newest first; return a line for each, [] when there is nothing."""
+    """End whatever was not there ``before``; return a line for each, [] when there is nothing.
+
+    Of each kind the newest is ended first, and the kinds in their order: no file can go that is mounted on.
+    """
     new = _new_after_grace(before, kinds)
     lines = [f"{kind.name}: {kind.described(key)}" for kind, key in new]
-    for kind, key in reversed(new):
-        kind.end(key)
+    for kind in kinds:
+        for key in reversed([key for one, key in new if one is kind]):
+            kind.end(key)
     return lines
 
 
