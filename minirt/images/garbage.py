@@ -18,9 +18,6 @@ from minirt.images.workspace import leases, locked
 NEW = "~"
 """How the name of a container's snapshot ends while it is made: under the store's lock, or its maker has died."""
 
-BEGUN = ".new~"
-"""How the directory of a container's snapshot ends as long as it is being made, under the store's lock."""
-
 
 def collect(root: Path) -> list[str]:
     """Remove what nothing uses; return the digests of the blobs that went."""
@@ -31,8 +28,7 @@ def collect(root: Path) -> list[str]:
         used = {hex_of(digest) for digest in _used(root)}
         blobs = [path for path in children(root / "blobs" / "sha256") if path.name not in used]
         layers = [path for path in children(root / "snapshots") if path.name not in used and path.name != "containers"]
-        begun = [path for path in children(root / "snapshots" / "containers") if path.name.endswith(BEGUN)]
-        for path in (*blobs, *layers, *begun):
+        for path in (*blobs, *layers):
             discard(root, path)
     for path in children(root / "trash"):
         delete(path)

@@ -85,8 +85,10 @@ class Snapshots:
         new = home.with_name(home.name + garbage.NEW)
         if new.exists():
             disk.remove_tree(new)
+        self._top.mkdir(mode=0o700, exist_ok=True)
         for name in ("upper", "work", "empty"):
             (new / name).mkdir(parents=True)
+            os.chmod(new / name, 0o755)
         if chain:
             root = os.stat(self.layer(chain[-1]))
             os.chown(new / "upper", root.st_uid, root.st_gid)

@@ -14,6 +14,7 @@ from minirt.errors import DigestMismatch, HostileLayer, ImageError, MinirtError,
 from minirt.images.image import chain_ids
 from minirt.images.snapshots import Snapshots
 from minirt.images.store import ImageStore
+from minirt.linux import mount
 from tests.command import Minirt
 from tests.integration.images.making import Layout, compressed, digest, entry, layer
 from tests.integration.images.serving import Answer, Request, Server, error, spoilt
@@ -25,6 +26,7 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 HELM = "application/vnd.cncf.helm.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 SOME = "sha256:" + "0" * 64
+MS_REMOUNT = 32
 LAYERS = [layer(entry(f"file{count}", os.urandom(1_500_000))) for count in range(3)]
 
 
@@ -103,6 +105,30 @@ def test_more_diff_ids_than_layers(store: ImageStore, layout: Layout) -> None:
     lies = [digest(LAYERS[0])] * 2
     with Server(layout.tag(layout.image(LAYERS[:1], diff_ids=lies), "latest")) as server:
         refused(store, server, ImageError, "its config speaks of 2 layers, its manifest of 1")
+
+
+def test_a_full_disk(served: Layout, tmp_path: Path) -> None:
+    """The store has room for one of three layers; then it has room, and the pull goes on."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount.mount("tmpfs", str(small), "tmpfs", 0, "size=5m")
+    try:
+        store = ImageStore(small / "store")
+        with Server(served) as server:
+            refused(store, server, ImageError, "No space left on device", "(free space there")
+            mount.mount("tmpfs", str(small), "tmpfs", MS_REMOUNT, "size=50m")
+            assert store.pull(f"{server.host}/x").diff_ids == tuple(map(digest, LAYERS))
+    finally:
+        mount.umount2(str(small))
+
+
+def test_a_store_that_cannot_be_written_to(served: Layout, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        Server(served) as server,
+        pytest.raises(ImageError, match=r"cannot change the image store .*: Not a directory"),
+    ):
+        ImageStore(tmp_path / "file/store").pull(f"{server.host}/x")
 
 
 def test_a_hostile_layer(store: ImageStore, layout: Layout, tmp_path: Path) -> None:
