@@ -54,15 +54,20 @@ class Session:
                     self.take(key)
         except Ended as ended:
             return ended.status
-        if not self.ready:
+        if self.limit_s != self.timeout_s:
             raise VmError(f"the machine did not come up in time. Its last words:\n{self.machine.last_words()}")
         say("the command did not end in time; the machine is stopped")
         return TIMED_OUT
 
-    def time_left_s(self) -> float:
-        """Return how long the machine may still take: to come up, or if it has, for the command."""
+    @property
+    def limit_s(self) -> float:
+        """Return how long all may take: what the caller allows, and until the machine is up no more than a boot."""
         limit_s = inf if self.timeout_s is None else self.timeout_s
-        return self.start + (limit_s if self.ready else min(limit_s, BOOT_TIMEOUT_S)) - time.monotonic()
+        return limit_s if self.ready else min(limit_s, BOOT_TIMEOUT_S)
+
+    def time_left_s(self) -> float:
+        """Return how much of that is left."""
+        return self.start + self.limit_s - time.monotonic()
 
     def take(self, key: selectors.SelectorKey) -> None:
         """Handle what one descriptor has to say."""

@@ -33,12 +33,17 @@ PROGRAMS = {
 
 
 @contextmanager
-def held_disk() -> Iterator[Path]:
-    """Yield the directory of the built disk, building it where there is none; it stays while the context lasts."""
+def held_disk(may_build: bool = True) -> Iterator[Path]:
+    """Yield the directory of the disk, which stays while the context lasts.
+
+    Where there is none it is built. Raises VmError if that fails or must not be.
+    """
     with ExitStack() as stack:
         with locked(cache() / "lock"):
             disk = cache() / recipe()
             if not disk.exists():
+                if not may_build:
+                    raise VmError("cannot run a machine: it is not built yet (vm/run --build)")
                 remove_old_disks()
                 build(disk)
             os.utime(disk)
