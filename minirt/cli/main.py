@@ -66,8 +66,11 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
     try:
-        outcome: Any = cli.main(standalone_mode=False, prog_name="minirt")
+        with cli.make_context("minirt", sys.argv[1:]) as context:
+            outcome: Any = cli.invoke(context)
         code = outcome if isinstance(outcome, int) else 0
+    except click.exceptions.Exit as end:
+        code = end.exit_code
     except click.exceptions.Abort:
         code = 130
     except click.ClickException as error:

@@ -17,6 +17,7 @@ from tests.integration.lifecycle.watching import (
     children_of,
     inspected,
     pids_of,
+    rest_of,
     shim_of,
     started,
 )
@@ -58,7 +59,7 @@ def test_whatever_init_leaves_ends_with_it(
         found = inspected(minirt, "one")
         await_true(lambda: len(pids_of(minirt, "one")) >= processes, "all of the container's processes")
         pids = pids_of(minirt, "one")
-        client.communicate("\n", timeout=20)
+        rest_of(client, "\n")
         assert client.returncode == 3
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
     assert not Path(found["cgroup"]).exists()

@@ -10,7 +10,7 @@ import pytest
 
 from minirt.cgroups import lifecycle
 from tests.command import Minirt
-from tests.integration.lifecycle.watching import ALONE, await_line, await_log, inspected, pids_of, started
+from tests.integration.lifecycle.watching import ALONE, await_line, await_log, inspected, pids_of, rest_of, started
 from tests.peers.daemon import await_true
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("busybox", "cgroup2_tree")]
@@ -115,9 +115,10 @@ def test_wait_prints_the_codes_of_all_in_order_and_waits(minirt: Minirt, busybox
         assert waiting.stdout
         assert waiting.stdout.readline() == "4\n"
         minirt.output("stop", "two")
-        rest, errors = waiting.communicate(timeout=20)
+        rest = rest_of(waiting)
+        assert waiting.stderr
+        assert "cannot find container 'nobody'" in waiting.stderr.read()
     assert (rest.split(), waiting.returncode) == (["5", "4"], 1)
-    assert "cannot find container 'nobody'" in errors
     minirt.output("rm", "one", "two")
 
 
@@ -126,7 +127,7 @@ def test_a_client_passes_its_signals_on(minirt: Minirt, busybox: str, name: str)
     with started(minirt, "run", "--rm", *ALONE, busybox, "sh", "-c", on(name, 9)) as client:
         await_line(client)
         client.send_signal(getattr(signal, f"SIG{name}"))
-        rest, _ = client.communicate(timeout=20)
+        rest = rest_of(client)
     assert (client.returncode, rest) == (9, f"told {name}\n")
 
 
@@ -135,7 +136,7 @@ def test_exec_passes_its_signals_on(minirt: Minirt, busybox: str) -> None:
     with started(minirt, "exec", "one", "sh", "-c", on("TERM", 9)) as client:
         await_line(client)
         client.terminate()
-        rest, _ = client.communicate(timeout=20)
+        rest = rest_of(client)
     assert (client.returncode, rest) == (9, "told TERM\n")
     assert inspected(minirt, "one")["state"]["status"] == "running"
     minirt.output("rm", "-f", "one")

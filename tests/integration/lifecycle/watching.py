@@ -12,6 +12,7 @@ from minirt.cgroups import lifecycle
 from tests.command import Minirt
 from tests.peers.daemon import await_true
 
+END_S = 20.0
 ALONE = ("--network", "none")
 
 
@@ -35,6 +36,17 @@ def await_line(client: subprocess.Popen[str], wanted: str = "ready") -> None:
         if line.strip() == wanted:
             return
     raise AssertionError(f"its output ended without {wanted!r}: {seen}")
+
+
+def rest_of(client: subprocess.Popen[str], typed: str = "") -> str:
+    """Give a client its last input, read its stdout to the end and await its exit; return what was read."""
+    assert client.stdout
+    if client.stdin:
+        client.stdin.write(typed)
+        client.stdin.close()
+    rest = client.stdout.read()
+    client.wait(END_S)
+    return rest
 
 
 def await_log(minirt: Minirt, name: str, wanted: str = "ready") -> None:
