@@ -1,6 +1,8 @@
 """Exec sessions: one more process in a running container.
 
-The stage joins all of init's namespaces through its pidfd, and clones the process into init's cgroup. Its stdio are the
+The stage joins init's namespaces through its pidfd, and clones the process into init's cgroup. The cgroup namespace is
+joined by the process itself: seen from inside of it, where ``nsdelegate`` is on, the stage's own cgroup does not exist,
+and clone3 would refuse to leave it (ENOENT). Its stdio are the
 caller's own pipes, or a terminal whose master the caller gets: the shim copies nothing.
 """
 
@@ -72,16 +74,16 @@ class Session:
         if cgroup and lifecycle.is_frozen(cgroup):
             raise Conflict(f"exec in {container.id}", "it is paused", "resume it first")
         cgroup_fd = lifecycle.open_fd(lifecycle.entrance(cgroup, container.pid)) if cgroup else -1
-        flags = sum(FLAGS.values())
         pidfd = process.pidfd_open(container.pid)
         self._started = started
         try:
             stage: tuple[Operation[Init], ...] = (
                 Undumpable(),
                 *compile_oom_score(self._spec),
-                JoinProcess(pidfd, flags),
+                JoinProcess(pidfd, sum(flag for kind, flag in FLAGS.items() if kind != "cgroup")),
             )
-            self._launched = executor.spawn(stage, 0, self._inside, stdio, cgroup_fd, "clone3 into the container")
+            inside = (JoinProcess(pidfd, FLAGS["cgroup"]), *self._inside)
+            self._launched = executor.spawn(stage, 0, inside, stdio, cgroup_fd, "clone3 into the container")
         finally:
             os.close(pidfd)
             if cgroup_fd >= 0:
