@@ -15,10 +15,7 @@ def prune() -> Iterator[str]:
         if uid not in known and not workers.find(uid):
             volumes.remove(uid)
             yield f"volumes of pod {uid}"
-    for name in store.ids_in(paths.state_root() / "workers"):
-        uid = name.rpartition(".")[0]
-        if uid not in known and not workers.find(uid):
-            (paths.state_root() / "workers" / name).unlink(missing_ok=True)
+    workers.prune(known)
     logs = paths.logs_dir() / "pods"
     for name in store.ids_in(logs):
         uid = name.rpartition("_")[2]

@@ -6,6 +6,7 @@ A worker's death stops restarts, not containers; another worker can take the pod
 import os
 import select
 import signal
+from collections.abc import Set
 from pathlib import Path
 
 import msgspec
@@ -49,7 +50,7 @@ def find(uid: str) -> WorkerRecord | None:
     """Return a pod's worker if it is alive."""
     try:
         record = msgspec.json.decode(_file(uid).read_bytes(), type=WorkerRecord)
-    except FileNotFoundError:
+    except (FileNotFoundError, msgspec.DecodeError):
         return None
     return record if record.is_alive() else None
 
@@ -79,6 +80,16 @@ def stop(uid: str) -> bool:
 def forget(uid: str) -> None:
     """Remove what a worker that was killed has left."""
     _file(uid).unlink(missing_ok=True)
+
+
+def prune(known: Set[str]) -> None:
+    """Remove the files of dead workers of pods that are not ``known``: records, also half-written ones, and logs."""
+    places = paths.state_root() / "workers"
+    for path in places.iterdir() if places.exists() else ():
+        name = path.name.removeprefix(".").rpartition(".")[0] if path.name.startswith(".") else path.name
+        uid = name.rpartition(".")[0]
+        if uid not in known and not find(uid):
+            path.unlink(missing_ok=True)
 
 
 def log_file(uid: str) -> Path:

@@ -11,10 +11,7 @@ import pytest
 from tests.integration.crash.lab import Lab, Scenario, one_of_each
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.needs("cgroup2_tree", "nft", "busybox")]
-START = (
-    "run -d --name web --network none localhost/busybox sh -c 'trap exit TERM; sleep 60 & wait'",
-    "exec web true",
-)
+START = ("run -d --name web --network none localhost/busybox sh -c 'trap exit TERM; sleep 60 & wait'",)
 POD = """
 apiVersion: v1
 kind: Pod
@@ -81,19 +78,21 @@ def test_a_pod_in_the_hosts_network(lab: Lab, tmp_path: Path, stage: str) -> Non
     manifest = tmp_path / "pod.yaml"
     manifest.write_text(POD % "true")
     sampled = one_of_each if stage == "init" else None
-    check(lab, lab.die_everywhere(Scenario(f"pod run {manifest}"), stage, sampled=sampled))
+    check(lab, lab.die_everywhere(Scenario(f"pod run --backoff-cap 0.1 {manifest}"), stage, sampled=sampled))
 
 
 @pytest.mark.parametrize("files", [False, True], ids=["steps", "files"])
 def test_the_command_line_of_a_pod_on_the_bridge(lab: Lab, tmp_path: Path, files: bool) -> None:
     manifest = tmp_path / "pod.yaml"
     manifest.write_text(POD % "false")
-    check(lab, lab.die_everywhere(Scenario(f"pod run {manifest}"), "cli", files=files))
+    check(lab, lab.die_everywhere(Scenario(f"pod run --backoff-cap 0.1 {manifest}"), "cli", files=files))
 
 
 @pytest.mark.parametrize("stage", ["cli", "shim"])
-@pytest.mark.parametrize("commands", [["pod stop web"], ["pod rm -f web"], ["pod exec web true"]], ids="".join)
-def test_what_is_done_to_a_pod(lab: Lab, tmp_path: Path, commands: list[str], stage: str) -> None:
+@pytest.mark.parametrize("command", ["pod stop web", "pod rm -f web"])
+def test_what_is_done_to_a_pod(lab: Lab, tmp_path: Path, command: str, stage: str) -> None:
+    """In the stage "cli" die both the command line and the pod's worker: whoever of them comes first to the step."""
     manifest = tmp_path / "pod.yaml"
     manifest.write_text((POD % "true").replace('["true"]', '["sleep", "60"]'))
-    check(lab, lab.die_everywhere(Scenario(*commands, first=[f"pod run -d {manifest}"]), stage))
+    first = [f"pod run -d {manifest}", "pod exec web true"]
+    check(lab, lab.die_everywhere(Scenario(command, first=first), stage))
