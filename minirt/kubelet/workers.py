@@ -86,9 +86,10 @@ def prune(known: Set[str]) -> None:
     """Remove the files of dead workers of pods that are not ``known``: records, also half-written ones, and logs."""
     places = paths.state_root() / "workers"
     for path in places.iterdir() if places.exists() else ():
-        name = path.name.removeprefix(".").rpartition(".")[0] if path.name.startswith(".") else path.name
+        half_written = path.name.startswith(".")
+        name, _, writer = path.name[1:].rpartition(".") if half_written else (path.name, "", "none")
         uid = name.rpartition(".")[0]
-        if uid not in known and not find(uid):
+        if uid not in known and not find(uid) and not Path("/proc", writer).exists():
             path.unlink(missing_ok=True)
 
 
