@@ -2,8 +2,9 @@
 
 The stage joins init's namespaces through its pidfd, and clones the process into init's cgroup. The cgroup namespace is
 joined by the process itself: seen from inside of it, where ``nsdelegate`` is on, the stage's own cgroup does not exist,
-and clone3 would refuse to leave it (ENOENT). Its stdio are the
-caller's own pipes, or a terminal whose master the caller gets: the shim copies nothing.
+and clone3 would refuse to leave it (ENOENT).
+
+Its stdio are the caller's own pipes, or a terminal whose master the caller gets: the shim copies nothing.
 """
 
 import os
@@ -82,7 +83,7 @@ class Session:
                 *compile_oom_score(self._spec),
                 JoinProcess(pidfd, sum(flag for kind, flag in FLAGS.items() if kind != "cgroup")),
             )
-            inside = (JoinProcess(pidfd, FLAGS["cgroup"]), *self._inside)
+            inside: tuple[Operation[Init], ...] = (JoinProcess(pidfd, FLAGS["cgroup"]), *self._inside)
             self._launched = executor.spawn(stage, 0, inside, stdio, cgroup_fd, "clone3 into the container")
         finally:
             os.close(pidfd)
