@@ -309,6 +309,8 @@ def serve(sandbox_id: str, listener: socket.socket, last_cap: int, trace: str) -
     journal.stage = "shim"
     journal.sink = None
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us may have blocked SIGCHLD, which the loop needs
+    os.umask(0o022)
     null = os.open("/dev/null", os.O_RDWR)
     out = os.open(paths.sandbox_dir(sandbox_id) / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for number, fd in enumerate((null, out, out)):

@@ -7,6 +7,7 @@ a shim needs while the caller imports what the engine needs, and lives as long a
     zygote ──▶ caller   {"pid": 1234}  or  {"error": {...}}    its socket can be connected to from now on
 """
 
+import contextlib
 import gc
 import os
 import signal
@@ -54,7 +55,8 @@ class Zygote:
     def close(self) -> None:
         """Let the zygote end."""
         self._socket.close()
-        os.waitpid(self.pid, 0)
+        with contextlib.suppress(ChildProcessError):  # whoever started us may have ignored SIGCHLD
+            os.waitpid(self.pid, 0)
 
 
 def _run(requests: socket.socket) -> NoReturn:
