@@ -30,11 +30,12 @@ def main() -> int:
         zygote = Zygote()
         try:
             root = busybox.root_file_system(place / "busybox")
-            results = [BENCHES[one](place / one, root, zygote, chosen.runs) for one in chosen.names or BENCHES]
+            results = []
+            for one in chosen.names or BENCHES:
+                results.append(BENCHES[one](place / one, root, zygote, chosen.runs))
+                print(results[-1].line(), flush=True)
         finally:
             zygote.close()
-    for result in results:
-        print(result.line())
     return 0 if all(result.is_met for result in results) else 1
 
 
