@@ -69,7 +69,7 @@ def run(image: str, command: tuple[str, ...], **options: Any) -> int:
 def _run(zygote: "Zygote", image: str, command: tuple[str, ...], options: dict[str, Any]) -> int:
     from minirt.cli.limits import settle
     from minirt.cli.streams import end_on_signals, need_terminal
-    from minirt.engine import containers, images, sandboxes, store
+    from minirt.engine import containers, images, names, sandboxes
 
     end_on_signals()
     if options["tty"] and options["interactive"] and not options["detach"]:
@@ -79,7 +79,7 @@ def _run(zygote: "Zygote", image: str, command: tuple[str, ...], options: dict[s
     found = images.ensure(image, options["pull"])
     container_id = sandboxes.new_id()
     if options["name"]:
-        store.reserve_name(options["name"], container_id)
+        names.reserve(options["name"], container_id)
     try:
         flags.make_sources(config.volumes)
         sandbox = sandboxes.run(sandbox_config, zygote, container_id)
@@ -88,7 +88,7 @@ def _run(zygote: "Zygote", image: str, command: tuple[str, ...], options: dict[s
     except BaseException:
         if not _is_started(container_id):
             sandboxes.remove(container_id)
-            store.release_name(options["name"], container_id)
+            names.release(options["name"], container_id)
         raise
 
 

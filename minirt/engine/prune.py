@@ -12,7 +12,7 @@ from pathlib import Path
 from minirt import paths
 from minirt.cgroups import lifecycle
 from minirt.cgroups import tree as cgroup_tree
-from minirt.engine import containers, leftovers, sandboxes, store
+from minirt.engine import containers, leftovers, names, sandboxes, store
 from minirt.engine.records import SandboxRecord
 from minirt.errors import NotFound
 from minirt.pod import sandbox
@@ -24,7 +24,7 @@ def prune() -> Iterator[str]:
     yield from _containers()
     yield from _network()
     yield from _cgroups()
-    yield from _names()
+    yield from names.prune()
     yield from _snapshots()
     yield from _logs()
     yield from _half_removed()
@@ -126,15 +126,6 @@ def _is_left(path: Path) -> bool:
     """Say whether who made or removed ``.<id>.<pid>`` has ended."""
     pid = path.name.rpartition(".")[2]
     return not (pid.isdigit() and Path(f"/proc/{pid}").exists())
-
-
-def _names() -> Iterator[str]:
-    for name in store.ids_in(paths.state_root() / "names"):
-        link = paths.state_root() / "names" / name
-        holder = link.readlink().name
-        if not paths.sandbox_dir(holder).exists() and not paths.container_dir(holder).exists():
-            store.release_name(name, holder)
-            yield f"name {name}"
 
 
 def _snapshots() -> Iterator[str]:

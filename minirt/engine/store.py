@@ -35,6 +35,19 @@ def locked(sandbox_id: str) -> Iterator[None]:
         fd = os.open(paths.sandbox_dir(sandbox_id) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
         raise NotFound(f"find sandbox {sandbox_id}", "it has been removed") from None
+    with _holding(fd):
+        yield
+
+
+@contextlib.contextmanager
+def flocked(directory: Path) -> Iterator[None]:
+    """Hold the lock of a directory that is there."""
+    with _holding(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)):
+        yield
+
+
+@contextlib.contextmanager
+def _holding(fd: int) -> Iterator[None]:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
@@ -179,44 +192,6 @@ def ids_in(directory: Path) -> list[str]:
         return sorted(name for name in os.listdir(directory) if not name.startswith("."))
     except FileNotFoundError:
         return []
-
-
-def reserve_name(name: str, record_id: str) -> None:
-    """Take a name for a container of the command line; a name whose owner is gone is free.
-
-    Raises:
-        Conflict: a container of this name exists.
-    """
-    names = paths.state_root() / "names"
-    names.mkdir(parents=True, exist_ok=True)
-    link = names / paths.checked_id(name)
-    for _ in range(100):
-        try:
-            link.symlink_to(record_id)
-            return
-        except FileExistsError:
-            _free_if_stale(link, name)
-    raise Conflict(f"use the name {name!r}", "others keep taking it", "choose another name")
-
-
-def _free_if_stale(link: Path, name: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        holder = os.readlink(link)
-        if paths.sandbox_dir(holder).exists() or paths.container_dir(holder).exists():
-            raise Conflict(
-                f"use the name {name!r}",
-                f"container {holder[:12]} has it",
-                f"remove it first (minirt rm {name}), or choose another name",
-            )
-        link.unlink()
-
-
-def release_name(name: str, record_id: str) -> None:
-    """Give a name back, if it is this record's."""
-    link = paths.state_root() / "names" / name
-    with contextlib.suppress(FileNotFoundError, OSError):
-        if os.readlink(link) == record_id:
-            link.unlink()
 
 
 def remove_directory(directory: Path) -> None:

@@ -1,0 +1,73 @@
+"""Names of containers of the command line: each is a symbolic link that says whose it is.
+
+    /run/minirt/names/web ─▶ "<container id>:<pid>:<start time>"
+
+A name is taken before anything of its container exists, by the process whose pid and start time are in it. It is free
+again when that process has ended and there is no container. It is taken and given back under a lock on the directory:
+two who find the same name free cannot both take it.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from minirt import paths
+from minirt.engine import store
+from minirt.errors import Conflict
+
+
+def reserve(name: str, record_id: str) -> None:
+    """Take a name for a container that this process is about to make.
+
+    Raises:
+        Conflict: another has it.
+    """
+    _directory().mkdir(parents=True, exist_ok=True)
+    with store.flocked(_directory()):
+        link = _directory() / paths.checked_id(name)
+        if holder := _holder(link):
+            raise Conflict(
+                f"use the name {name!r}",
+                f"container {holder[:12]} has it",
+                f"remove it first (minirt rm {name}), or choose another name",
+            )
+        link.unlink(missing_ok=True)
+        link.symlink_to(":".join(map(str, (record_id, *store.me()))))
+
+
+def release(name: str, record_id: str) -> None:
+    """Give a name back, if it is this container's."""
+    link = _directory() / name
+    if not link.is_symlink():
+        return
+    with store.flocked(_directory()), contextlib.suppress(FileNotFoundError):
+        if os.readlink(link).startswith(record_id + ":"):
+            link.unlink()
+
+
+def prune() -> Iterator[str]:
+    """Free the names that nobody has; yield them."""
+    for name in store.ids_in(_directory()):
+        link = _directory() / name
+        with store.flocked(_directory()):
+            free = not _holder(link)
+            if free:
+                link.unlink(missing_ok=True)
+        if free:
+            yield f"name {name}"
+
+
+def _holder(link: Path) -> str:
+    """Return the id of the container that a name belongs to, "" when it belongs to none; the lock must be held."""
+    try:
+        record_id, pid, start_time = os.readlink(link).split(":")
+        creator = int(pid), int(start_time)
+        made = paths.sandbox_dir(record_id).exists() or paths.container_dir(record_id).exists()
+    except (OSError, ValueError):
+        return ""  # nobody has it, or what is there is no name
+    return record_id if made or not store.is_dead(creator) else ""
+
+
+def _directory() -> Path:
+    return paths.state_root() / "names"
