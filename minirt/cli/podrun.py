@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,7 +15,6 @@ from typing import Any, NoReturn
 import click
 
 from minirt.cli import podview
-from minirt.engine import store
 from minirt.engine.face import EngineFace
 from minirt.engine.records import SandboxRecord
 from minirt.errors import Conflict, MinirtError, from_wire
@@ -36,11 +36,13 @@ def load(manifest: str) -> Pod:
         Conflict: a pod of this name and namespace exists.
     """
     pod = loading.load("-" if manifest == "-" else Path(manifest), podview.warn)
-    for record in store.sandboxes():
-        config = record.config
-        if not config.single and (config.name, config.namespace) == (pod.metadata.name, pod.metadata.namespace):
-            raise _exists(record)
+    for record in workers.sandboxes_of(_full_name(pod)):
+        raise _exists(record)
     return pod
+
+
+def _full_name(pod: Pod) -> str:
+    return f"{pod.metadata.namespace}/{pod.metadata.name}"
 
 
 def _exists(record: SandboxRecord) -> Conflict:
@@ -73,7 +75,7 @@ def _grouped(problems: list[MinirtError]) -> dict[tuple[str, str], list[str]]:
 def in_foreground(zygote: Zygote, pod: Pod, options: Options) -> int:
     """Run the pod here: progress, then logs, until it is done or Ctrl-C; then nothing is left of it."""
     worker = _worker(zygote, pod, options, podview.Progress(pod).show, fail_fast=True)
-    with workers.Registration(pod.uid), _stopping_on_signals(worker):
+    with workers.Registration(pod.uid, _full_name(pod)), _stopping_on_signals(worker):
         try:
             with _following_logs(pod):
                 return worker.run()
@@ -162,6 +164,8 @@ def _daemon(pod: Pod, options: Options, write: int, *, adopt: bool) -> NoReturn:
             os.dup2(fd, number)
         zygote = Zygote()
         code = _work(zygote, pod, options, _Reports(pod, write), adopt=adopt)
+    except BaseException:  # noqa: BLE001  a fork must never return into its parent's code
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         os._exit(code)
@@ -203,15 +207,24 @@ class _Reports:
 def _work(zygote: Zygote, pod: Pod, options: Options, reports: _Reports, *, adopt: bool) -> int:
     worker = _worker(zygote, pod, options, reports.show, fail_fast=not adopt)
     reports.settled = worker.keep_trying
-    with workers.Registration(pod.uid), _stopping_on_signals(worker):
-        if adopt:
-            reports.up()
-        try:
-            code = worker.run()
-        except MinirtError as error:
-            worker.remove()
-            shutil.rmtree(requests.log_directory(pod), ignore_errors=True)
-            reports.say({"error": error.to_wire()})
-            return error.exit_code
+    try:
+        with workers.Registration(pod.uid, _full_name(pod)), _stopping_on_signals(worker):
+            if adopt:
+                reports.up()
+            code = _run_or_remove(worker, pod)
+    except MinirtError as error:
+        reports.say({"error": error.to_wire()})
+        if not adopt:
+            workers.log_file(pod.uid).unlink(missing_ok=True)  # there is no such pod
+        return error.exit_code
     reports.up()
     return code
+
+
+def _run_or_remove(worker: PodWorker, pod: Pod) -> int:
+    try:
+        return worker.run()
+    except MinirtError:
+        worker.remove()
+        shutil.rmtree(requests.log_directory(pod), ignore_errors=True)
+        raise

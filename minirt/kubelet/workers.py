@@ -13,15 +13,19 @@ import msgspec
 from msgspec import Struct
 
 from minirt import paths
+from minirt.engine import store
+from minirt.engine.records import SandboxRecord
+from minirt.errors import Conflict
 from minirt.linux import process
 from minirt.shim.status import replace_file
 
 
 class WorkerRecord(Struct, frozen=True):
-    """Who works on a pod: a process, named for good by its pid and start time."""
+    """Who works on a pod: a process, named for good by its pid and start time. ``pod`` is ``namespace/name``."""
 
     pid: int
     start_time: int
+    pod: str = ""
 
     def is_alive(self) -> bool:
         """Say whether this very process still exists."""
@@ -32,18 +36,39 @@ class WorkerRecord(Struct, frozen=True):
 
 
 class Registration(Struct, frozen=True):
-    """This process as the worker of a pod."""
+    """This process as the worker of a pod, ``namespace/name``.
+
+    Raises:
+        Conflict: on entering; the pod has a worker, or there is another pod of its name.
+    """
 
     uid: str
+    pod: str
 
     def __enter__(self) -> "Registration":
         me = os.getpid()
-        _file(self.uid).parent.mkdir(parents=True, exist_ok=True)
-        replace_file(_file(self.uid), msgspec.json.encode(WorkerRecord(me, process.start_time(me))))
+        _directory().mkdir(parents=True, exist_ok=True)
+        with store.flocked(_directory()):
+            self._refuse_another()
+            replace_file(_file(self.uid), msgspec.json.encode(WorkerRecord(me, process.start_time(me), self.pod)))
         return self
 
     def __exit__(self, *_: object) -> None:
         _file(self.uid).unlink(missing_ok=True)
+
+    def _refuse_another(self) -> None:
+        """Look, under the lock that every worker registers under, for who came first."""
+        alive = [record for path in _directory().glob("*.json") if (record := find(path.stem))]
+        if find(self.uid) or any(record.pod == self.pod for record in alive):
+            raise Conflict(f"run the pod {self.pod}", "another worker runs it", "see minirt pod ps")
+        if any(each.config.uid != self.uid for each in sandboxes_of(self.pod)):
+            raise Conflict(f"run the pod {self.pod}", "a pod of this name exists", "see minirt pod ps")
+
+
+def sandboxes_of(pod: str) -> list[SandboxRecord]:
+    """Return the sandboxes of the pods of this name, ``namespace/name``."""
+    pods = [record for record in store.sandboxes() if not record.config.single]
+    return [record for record in pods if f"{record.config.namespace}/{record.config.name}" == pod]
 
 
 def find(uid: str) -> WorkerRecord | None:
@@ -84,8 +109,7 @@ def forget(uid: str) -> None:
 
 def prune(known: Set[str]) -> None:
     """Remove the files of dead workers of pods that are not ``known``: records, also half-written ones, and logs."""
-    places = paths.state_root() / "workers"
-    for path in places.iterdir() if places.exists() else ():
+    for path in _directory().iterdir() if _directory().exists() else ():
         half_written = path.name.startswith(".")
         name, _, writer = path.name[1:].rpartition(".") if half_written else (path.name, "", "none")
         uid = name.rpartition(".")[0]
@@ -95,8 +119,12 @@ def prune(known: Set[str]) -> None:
 
 def log_file(uid: str) -> Path:
     """Return where a pod's worker writes what it has to say; it stays until the pod is removed."""
-    return paths.state_root() / "workers" / f"{paths.checked_id(uid)}.log"
+    return _directory() / f"{paths.checked_id(uid)}.log"
 
 
 def _file(uid: str) -> Path:
-    return paths.state_root() / "workers" / f"{paths.checked_id(uid)}.json"
+    return _directory() / f"{paths.checked_id(uid)}.json"
+
+
+def _directory() -> Path:
+    return paths.state_root() / "workers"
