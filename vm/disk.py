@@ -30,6 +30,8 @@ PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
 }
+PROGRAMS_OF_USERS = {"newuidmap": "uidmap"}
+"""With it mmdebstrap gives files any owner without root; the user needs a line in /etc/subuid and /etc/subgid."""
 
 
 @contextmanager
@@ -59,7 +61,8 @@ def cache() -> Path:
 
 def require_programs() -> None:
     """Raise VmError that names the Debian packages of the programs this host lacks."""
-    missing = [package for name, package in PROGRAMS.items() if not shutil.which(name, path=search_path())]
+    programs = PROGRAMS if os.geteuid() == 0 else PROGRAMS | PROGRAMS_OF_USERS
+    missing = [package for name, package in programs.items() if not shutil.which(name, path=search_path())]
     if missing:
         raise VmError(f"cannot run a machine: programs are missing (sudo apt-get install {' '.join(missing)})")
 
