@@ -1,7 +1,6 @@
 """``minirt exec``: one more process in a running container."""
 
 import os
-import secrets
 from typing import TYPE_CHECKING
 
 import click
@@ -60,7 +59,7 @@ def run_session(record: "ContainerRecord", process: "Process", *, interactive: b
         if interactive:
             need_terminal()
         process = _sized(process, window())
-    session = secrets.token_hex(8)
+    session = os.urandom(8).hex()
     with ShimClient(record.sandbox_id) as shim:
         request = protocol.Exec(container=record.id, session=session, process=process)
         if process.terminal:

@@ -1,7 +1,6 @@
 """ExecSync: run a command in a container and keep what it writes, within limits of time and size."""
 
 import os
-import secrets
 import select
 import time
 
@@ -34,7 +33,7 @@ def run(record: ContainerRecord, args: tuple[str, ...], timeout_s: float) -> Cap
         Conflict: the container does not run.
         CommandNotFound, NotExecutable: the command.
     """
-    session = secrets.token_hex(8)
+    session = os.urandom(8).hex()
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     out_r, out_w = os.pipe2(os.O_CLOEXEC)
     err_r, err_w = os.pipe2(os.O_CLOEXEC)

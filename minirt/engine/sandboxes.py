@@ -9,7 +9,7 @@ failed half way, whoever died in it.
 """
 
 import contextlib
-import secrets
+import os
 import socket
 import time
 from pathlib import Path
@@ -34,7 +34,7 @@ NEVER_ATTACHED = ("none", "host")
 
 def new_id() -> str:
     """Return a new id: 64 hexadecimal digits, as docker's."""
-    return secrets.token_hex(32)
+    return os.urandom(32).hex()
 
 
 def run(config: SandboxConfig, zygote: Zygote, sandbox_id: str = "") -> SandboxRecord:

@@ -7,7 +7,6 @@ being made or unmade, and is passed over; a record of another boot is as good as
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,7 +195,7 @@ def ids_in(directory: Path) -> list[str]:
 
 def remove_directory(directory: Path) -> None:
     """Remove a record's directory: first out of its name, so that no reader sees a half."""
-    gone = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.{os.getpid()}")
+    gone = directory.with_name(f".{directory.name}.{os.urandom(4).hex()}.{os.getpid()}")
     try:
         directory.rename(gone)
     except FileNotFoundError:

@@ -125,7 +125,7 @@ def test_no_more_processes_than_allowed(minirt: Minirt, busybox: str) -> None:
 @pytest.mark.needs("nft")
 def test_a_pod_shares_its_limits(minirt: Minirt, busybox: str, tmp_path: Path) -> None:
     manifest = tmp_path / "pod.yaml"
-    container = "{{name: {0}, image: %s, command: [sleep, '1000'], resources: {{limits: {{cpu: 250m, memory: 32Mi}}}}}}"
+    container = "{{name: {0}, image: %s, imagePullPolicy: Never, command: [sleep, '1000'], resources: {{limits: {{cpu: 250m, memory: 32Mi}}}}}}"
     container %= busybox
     manifest.write_text(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: limited}\nspec:\n  terminationGracePeriodSeconds: 0\n"
@@ -154,7 +154,7 @@ def test_a_pods_container_over_its_limit_is_oom_killed(minirt: Minirt, busybox: 
     manifest = tmp_path / "pod.yaml"
     manifest.write_text(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: eater}\nspec:\n  restartPolicy: Never\n"
-        f"  containers: [{{name: one, image: {busybox}, command: [sh, -c, '{EATER}'], "
+        f"  containers: [{{name: one, image: {busybox}, imagePullPolicy: Never, command: [sh, -c, '{EATER}'], "
         "resources: {limits: {memory: 16Mi}}}]\n"
     )
     done = minirt("pod", "run", manifest)
