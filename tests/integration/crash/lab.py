@@ -23,6 +23,23 @@ BEYOND = 50
 KINDS = tuple(kind for kind in leaks.KINDS if kind.name not in {"descriptor", "state file"})
 LOCKS = {".lock", "lock", "images.lock", "bridge.lock"}
 
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  hostNetwork: %s
+  shareProcessNamespace: true
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 2
+  volumes: [{name: disk, emptyDir: {}}, {name: memory, emptyDir: {medium: Memory}}]
+  containers:
+    - &one {name: one, image: localhost/busybox, imagePullPolicy: Never, command: ["true"], volumeMounts: [
+        {name: disk, mountPath: /disk}, {name: memory, mountPath: /memory}]}
+    - {<<: *one, name: two}
+"""
+"""Two containers that share a PID namespace, a volume on disk and one in memory; %s is hostNetwork."""
+
 
 class Done(NamedTuple):
     """A command's end."""

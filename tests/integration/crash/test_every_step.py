@@ -8,25 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.crash.lab import Lab, Scenario, one_of_each
+from tests.integration.crash.lab import POD, Lab, Scenario, one_of_each
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.needs("cgroup2_tree", "nft", "busybox")]
 START = ("run -d --name web --network none localhost/busybox sh -c 'trap exit TERM; sleep 60 & wait'",)
-POD = """
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  hostNetwork: %s
-  shareProcessNamespace: true
-  restartPolicy: Never
-  terminationGracePeriodSeconds: 2
-  volumes: [{name: disk, emptyDir: {}}, {name: memory, emptyDir: {medium: Memory}}]
-  containers:
-    - &one {name: one, image: localhost/busybox, imagePullPolicy: Never, command: ["true"], volumeMounts: [
-        {name: disk, mountPath: /disk}, {name: memory, mountPath: /memory}]}
-    - {<<: *one, name: two}
-"""
 
 
 def check(lab: Lab, found: list[str]) -> None:
