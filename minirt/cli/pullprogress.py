@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from minirt.images.install import Progress
+    from minirt.images.progress import Progress
 
 STATES = {"downloading": "Downloading", "present": "Already here", "unpacking": "Unpacking", "done": "Pull complete"}
 

@@ -27,9 +27,10 @@ from minirt.images import manifest
 from minirt.images.blobs import LARGEST_DOCUMENT, Blobs, hex_of
 from minirt.images.catalog import Record
 from minirt.images.image import Platform
-from minirt.images.install import Installation, NoSource, Report
+from minirt.images.install import Installation, NoSource
 from minirt.images.make import make_manifest, store_layer
 from minirt.images.manifest import Descriptor, Index
+from minirt.images.progress import Report
 from minirt.images.reference import Reference
 from minirt.images.workspace import Workspace
 

@@ -1,7 +1,7 @@
 """What an image is to the rest of minirt: plain facts, read once, never changed."""
 
 import hashlib
-import platform
+import os
 from collections.abc import Iterable
 from itertools import accumulate
 
@@ -32,7 +32,7 @@ class Platform(Struct, frozen=True):
     @classmethod
     def host(cls) -> "Platform":
         """Return what this machine runs."""
-        machine = platform.machine()
+        machine = os.uname().machine
         return cls("linux", ARCHITECTURES.get(machine, machine), VARIANTS.get(machine, ""))
 
     def runs(self, other: "Platform") -> bool:

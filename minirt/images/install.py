@@ -11,12 +11,10 @@ It may be cut off anywhere: there is no new image before the end, and what was c
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol
-
-from msgspec import Struct
+from typing import Protocol
 
 from minirt.errors import ImageError
 from minirt.images import manifest
@@ -24,22 +22,11 @@ from minirt.images.blobs import LARGEST_DOCUMENT, Blobs, digest_of
 from minirt.images.catalog import Record
 from minirt.images.image import Platform, chain_ids
 from minirt.images.manifest import ConfigFile, Descriptor, Manifest
+from minirt.images.progress import Progress, Report, State
 from minirt.images.snapshots import Snapshots
 from minirt.images.workspace import Workspace
 
 AT_A_TIME = 3
-
-
-class Progress(Struct, frozen=True):
-    """How far one layer is; ``done`` and ``total`` in bytes of its blob."""
-
-    digest: str
-    state: Literal["downloading", "present", "unpacking", "done"]
-    done: int
-    total: int
-
-
-Report = Callable[[Progress], None]
 
 
 class Source(Protocol):
@@ -150,7 +137,7 @@ class Installation:
             self._tell(layer, "downloading", done)
             yield piece
 
-    def _tell(self, what: Descriptor, state: Literal["downloading", "present", "unpacking", "done"], done: int) -> None:
+    def _tell(self, what: Descriptor, state: State, done: int) -> None:
         if self._report:
             with self._reporting:
                 self._report(Progress(what.digest, state, done, what.size))

@@ -7,8 +7,9 @@ from minirt.errors import ImageError
 from minirt.images import manifest
 from minirt.images.catalog import Record
 from minirt.images.image import Platform
-from minirt.images.install import Installation, Report
+from minirt.images.install import Installation
 from minirt.images.manifest import Manifest
+from minirt.images.progress import Report
 from minirt.images.reference import Reference
 from minirt.images.registry import Document, Registry
 from minirt.images.workspace import Workspace

@@ -21,8 +21,7 @@ from minirt.errors import Conflict, NotFound
 from minirt.images import disk, garbage
 from minirt.images.blobs import hex_of
 from minirt.images.image import Image, chain_ids
-from minirt.images.tree import is_opaque
-from minirt.images.unpack import unpack
+from minirt.images.marks import is_opaque
 from minirt.images.workspace import Workspace, locked
 from minirt.paths import checked_id
 
@@ -49,6 +48,8 @@ class Snapshots:
 
     def unpack(self, blob: Path, diff_id: str, chain: Sequence[str], job: Workspace) -> None:
         """Unpack a layer, unless it is there; ``chain`` are the chain ids up to its own. See ``unpack.unpack``."""
+        from minirt.images.unpack import unpack
+
         target = self.layer(chain[-1])
         if target.exists():
             return

@@ -16,7 +16,7 @@ from minirt.images import catalog, garbage, manifest
 from minirt.images.blobs import Blobs
 from minirt.images.catalog import Catalog, Record
 from minirt.images.image import Image, ImageConfig, Platform
-from minirt.images.install import Progress, Report
+from minirt.images.progress import Progress, Report
 from minirt.images.reference import Reference
 from minirt.images.snapshots import Overlay, Snapshots
 from minirt.images.workspace import workspace

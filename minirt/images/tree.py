@@ -11,19 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minirt.images import disk
+from minirt.images.marks import OPAQUE_XATTR, WHITEOUT_DEVICE, is_whiteout
 from minirt.images.stream import Stream
 from minirt.images.tar import Entry
 from minirt.linux import fds
 from minirt.linux.fds import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 
-OPAQUE_XATTR = "trusted.overlay.opaque"
 NOT_OURS_TO_SET = ("trusted.overlay.", "user.overlay.", "security.selinux", "security.ima", "security.evm")
 """Attributes that would steer overlayfs, or that this machine's own policy gives."""
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY
 _READABLE_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_WHITEOUT_DEVICE = os.makedev(0, 0)
 
 
 class Tree:
@@ -106,7 +105,7 @@ class Tree:
         if there and stat.S_ISDIR(there.st_mode):
             _set_opaque(parent_fd, name)
         elif not there and self._below(_joined(parent, name)):
-            os.mknod(name, stat.S_IFCHR, _WHITEOUT_DEVICE, dir_fd=parent_fd)
+            os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=parent_fd)
 
     def make_opaque(self, path: str) -> None:
         """Hide everything that lies below in a directory, which is made if it is not there."""
@@ -178,21 +177,6 @@ class Tree:
                 raise
             return None if is_whiteout(found) else found
         return None
-
-
-def is_whiteout(found: os.stat_result) -> bool:
-    """Say whether this is overlayfs' mark of a deleted name: a character device 0:0."""
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == _WHITEOUT_DEVICE
-
-
-def is_opaque(directory: Path) -> bool:
-    """Say whether a directory hides all that lies below it."""
-    try:
-        return os.getxattr(directory, OPAQUE_XATTR) == b"y"
-    except OSError as error:
-        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
-            return False
-        raise
 
 
 def _stat_straight(root_fd: int, path: str) -> os.stat_result:

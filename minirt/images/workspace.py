@@ -12,7 +12,7 @@ Every lease is written, and all are read by garbage collection, under the store'
 
 import contextlib
 import errno
-import tempfile
+import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -75,7 +75,8 @@ def workspace(root: Path) -> Iterator[Workspace]:
         top = _top(root)
         with disk.flocked(top / ".lock"):
             _sweep(top)
-            path = Path(tempfile.mkdtemp(dir=top))
+            path = top / os.urandom(8).hex()
+            path.mkdir(mode=0o700)
             held.enter_context(disk.flocked(path))
         job = Workspace(root, path)
         try:

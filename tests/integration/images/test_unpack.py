@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from minirt.errors import DigestMismatch, ImageError
-from minirt.images.tree import is_opaque, is_whiteout
+from minirt.images.marks import is_opaque, is_whiteout
 from minirt.images.unpack import unpack
 from minirt.linux import mount
 from tests.integration.images.making import TIME, compressed, digest, directory, entry, hardlink, layer, symlink

@@ -1,0 +1,20 @@
+"""How far a pull is, as it is told to whoever shows it."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from msgspec import Struct
+
+State = Literal["downloading", "present", "unpacking", "done"]
+
+
+class Progress(Struct, frozen=True):
+    """How far one layer is; ``done`` and ``total`` in bytes of its blob."""
+
+    digest: str
+    state: State
+    done: int
+    total: int
+
+
+Report = Callable[[Progress], None]
