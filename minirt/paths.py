@@ -1,7 +1,7 @@
 """Where things live on disk, and which names may become part of a path.
 
     /var/lib/minirt/            survives a reboot
-        blobs/  snapshots/  images.json     the image store
+        blobs/  snapshots/  images.json  images.lock  tmp/  trash/     the image store
         logs/                               container logs, in the CRI's line format
         volumes/<pod uid>/<volume>          emptyDir volumes on disk
     /run/minirt/                does not: every state file carries the boot id, and another boot's is stale
