@@ -67,6 +67,7 @@ def run(image: str, command: tuple[str, ...], **options: Any) -> int:
 
 
 def _run(zygote: "Zygote", image: str, command: tuple[str, ...], options: dict[str, Any]) -> int:
+    from minirt.cli import pullprogress
     from minirt.cli.limits import settle
     from minirt.cli.streams import end_on_signals, need_terminal
     from minirt.engine import containers, images, names, sandboxes
@@ -76,7 +77,7 @@ def _run(zygote: "Zygote", image: str, command: tuple[str, ...], options: dict[s
         need_terminal()
     sandbox_config, config = configure(image, command, options)
     config = settle(config, best_effort=options["best_effort_limits"])
-    found = images.ensure(image, options["pull"])
+    found = images.ensure(image, options["pull"], pullprogress.showing)
     container_id = sandboxes.new_id()
     if options["name"]:
         names.reserve(options["name"], container_id)

@@ -1,17 +1,19 @@
 """Images for who wants to run one: here already, or pulled now."""
 
+import contextlib
 from collections.abc import Callable
-from typing import Any
 
 from minirt.errors import NotFound
 from minirt.images.image import Image
+from minirt.images.progress import Report
 from minirt.images.reference import Reference
 from minirt.images.store import ImageStore
 
-Progress = Callable[[Any], None]
+Showing = Callable[[str], contextlib.AbstractContextManager[Report | None]]
+"""Shows the pull of an image while it lasts, and is told of its progress."""
 
 
-def ensure(name: str, policy: str, progress: Progress | None = None) -> Image:
+def ensure(name: str, policy: str, showing: Showing) -> Image:
     """Return the image ``name``, pulled if ``policy`` (missing, always, never) says so.
 
     Raises:
@@ -25,4 +27,5 @@ def ensure(name: str, policy: str, progress: Progress | None = None) -> Image:
         except NotFound:
             if policy == "never" or Reference.parse(name).registry == "localhost":
                 raise
-    return store.pull(name, progress=progress)
+    with showing(name) as report:
+        return store.pull(name, progress=report)
