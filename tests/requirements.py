@@ -62,6 +62,7 @@ PROBES: dict[str, Callable[[], Reason]] = {
     "strace": no_program("strace"),
     "busybox": no_program("busybox"),
     "nft": no_program("nft"),
+    "setpriv": no_program("setpriv"),
     "vagrant": no_program("vagrant"),
 }
 OF_MARKERS = {"root": ("root",), "vm": ("root", "cgroup2")}

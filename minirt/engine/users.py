@@ -26,6 +26,7 @@ def resolve(user: str, layers: tuple[Path, ...], extra: tuple[int, ...] = (), *,
     """Return who ``user`` (``uid``, ``name``, ``uid:gid``, ``name:group``; "" is root) is in an image.
 
     ``extra`` are further supplementary groups; with ``image_groups`` those that /etc/group lists the user in join.
+    The group itself is among them, as with docker and containerd: else a process could leave it for another.
 
     Raises:
         InvalidInput: a name that the image does not know, or a number out of range.
@@ -42,7 +43,7 @@ def resolve(user: str, layers: tuple[Path, ...], extra: tuple[int, ...] = (), *,
         named = next((one for one in groups if one[0] == group), None)
         gid = int(named[2]) if named else _number(group, "group", group, "/etc/group")
     member = [int(one[2]) for one in groups if entry and entry[0] in _members(one) and one[2].isdigit()]
-    joined = extra + tuple(member if image_groups and not group else ())
+    joined = (gid, *extra, *(member if image_groups and not group else ()))
     return Identity(uid, gid, tuple(dict.fromkeys(joined)), entry[5] if entry and entry[5] else "/")
 
 
