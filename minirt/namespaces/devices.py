@@ -7,6 +7,7 @@ import os
 import stat
 
 from minirt import journal
+from minirt.errors import InvalidInput
 from minirt.linux import fds
 from minirt.linux.operation import Operation
 from minirt.namespaces import inroot
@@ -42,6 +43,13 @@ class MakeDevice(Operation[InRoot], frozen=True):
     mode: int = 0o666
     uid: int = 0
     gid: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what mknod would not know."""
+        if self.type not in TYPES:
+            raise InvalidInput(
+                f"make the device {self.path}", f"its type is {self.type!r}", f"one of {', '.join(TYPES)}"
+            )
 
     def describe(self) -> str:
         """Return the operation in words."""

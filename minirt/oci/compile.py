@@ -15,7 +15,7 @@ from minirt.namespaces.devices import DEFAULT_LINKS, DEFAULT_NODES, MakeDevice, 
 from minirt.namespaces.kinds import JoinNamespace, SetHostname
 from minirt.namespaces.mounts import BindMount, MaskPath, MountFilesystem, ReadonlyPath
 from minirt.namespaces.rootfs import BindRootfs, MountOverlay, PivotRoot, ReadonlyRoot, SetPropagation
-from minirt.namespaces.sysctl import WriteSysctl
+from minirt.namespaces.sysctl import plan_sysctls
 from minirt.oci import options
 from minirt.oci.init import (
     Chdir,
@@ -32,12 +32,15 @@ from minirt.oci.init import (
     WaitForStart,
 )
 from minirt.oci.plan import Plan
-from minirt.oci.spec import Mount, Process, Spec
+from minirt.oci.spec import Device, Mount, Process, Spec
 from minirt.security.capabilities import numbers
 from minirt.security.operations import DropBounding, NoNewPrivileges, SetCredentials, SetOomScoreAdj, SetRlimit
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where commands are looked for when the environment has no PATH: docker's default."""
+
+ROOT_PROPAGATION = {"": "rslave", "slave": "rslave", "rslave": "rslave", "private": "rprivate", "rprivate": "rprivate"}
+"""Always with what is mounted below: what stayed shared would show the container's mounts to the host."""
 
 
 def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tree, last_cap: int) -> Plan:
@@ -54,6 +57,8 @@ def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tr
     new = tuple(space.type for space in spec.linux.namespaces if not space.path)
     if "mount" not in new:
         raise InvalidInput("use the spec", "linux.namespaces has no new mount namespace", "add one of type mount")
+    if len({space.type for space in spec.linux.namespaces}) < len(spec.linux.namespaces):
+        raise InvalidInput("use the spec", "linux.namespaces names a type twice", "leave one out")
     inside: list[Operation[Init]] = [*compile_birth(), *compile_oom_score(spec.process)]
     inside += [JoinNamespace(kind, path) for kind, path in joined if kind != "pid"]
     inside += _rootfs(spec, bundle, overlay, "" if "cgroup" in new else tree.mount)
@@ -80,20 +85,27 @@ def _stage(joined: Sequence[tuple[str, str]]) -> list[Operation[Init]]:
 
 def _rootfs(spec: Spec, bundle: str, overlay: MountOverlay | None, host_cgroups: str) -> list[Operation[Init]]:
     root = os.path.join(bundle, spec.root.path)
-    operations: list[Operation[Init]] = [SetPropagation(spec.linux.rootfs_propagation or "rslave")]
+    operations: list[Operation[Init]] = [SetPropagation(ROOT_PROPAGATION[spec.linux.rootfs_propagation])]
     operations.append(overlay or BindRootfs(root))
-    operations += [_mount(mount, index, host_cgroups) for index, mount in enumerate(spec.mounts)]
-    operations += [MakeDevice(path, "c", major, minor) for path, major, minor in DEFAULT_NODES]
-    operations += [
-        MakeDevice(node.path, node.type, node.major, node.minor, node.file_mode, node.uid, node.gid)
-        for node in spec.linux.devices
-        if node.path not in {path for path, _, _ in DEFAULT_NODES}
-    ]
-    operations += [MakeSymlink(path, target) for path, target in DEFAULT_LINKS]
-    operations += [WriteSysctl(key, value) for key, value in spec.linux.sysctl.items()]
+    mounts = [_mount(mount, index, host_cgroups) for index, mount in enumerate(spec.mounts)]
+    operations += mounts
+    if not any(isinstance(one, BindMount) and os.path.normpath(one.target) == "/dev" for one in mounts):
+        operations += _devices(spec.linux.devices)
+    operations += plan_sysctls(spec.linux.sysctl, {space.type for space in spec.linux.namespaces})
     operations += [ReadonlyPath(path) for path in spec.linux.readonly_paths]
     operations += [MaskPath(path) for path in spec.linux.masked_paths]
     return [*operations, MakeCwd(spec.process.cwd)]
+
+
+def _devices(more: tuple[Device, ...]) -> list[Operation[Init]]:
+    """Return what fills a /dev; not one that is bound from the host, which has its nodes and must not get ours."""
+    operations: list[Operation[Init]] = [MakeDevice(path, "c", major, minor) for path, major, minor in DEFAULT_NODES]
+    operations += [
+        MakeDevice(node.path, node.type, node.major, node.minor, node.file_mode, node.uid, node.gid)
+        for node in more
+        if node.path not in {path for path, _, _ in DEFAULT_NODES}
+    ]
+    return operations + [MakeSymlink(path, target) for path, target in DEFAULT_LINKS]
 
 
 def _mount(mount: Mount, index: int, host_cgroups: str) -> Operation[Init]:
@@ -115,7 +127,8 @@ def _mount(mount: Mount, index: int, host_cgroups: str) -> Operation[Init]:
 
 
 def _identity(spec: Spec, new: tuple[str, ...]) -> list[Operation[Init]]:
-    return [SetHostname(spec.hostname)] if spec.hostname and "uts" in new else []
+    operations: list[Operation[Init]] = [SetHostname(spec.hostname)] if spec.hostname and "uts" in new else []
+    return operations + plan_sysctls({"kernel.domainname": spec.domainname} if spec.domainname else {}, new)
 
 
 def compile_birth() -> list[Operation[Init]]:

@@ -39,6 +39,7 @@ def launch(plan: Plan, stdio: tuple[int, int, int]) -> Launched:
     cgroup if this raises or init fails.
 
     Raises:
+        Conflict: processes live in a cgroup of this path: it is somebody else's, and not to be undone.
         StepFailed: the kernel refused a step; it names the operation.
     """
     operation.run(list(plan.shim), None)

@@ -14,6 +14,7 @@ from minirt.cgroups.resources import Resources
 from minirt.errors import InvalidInput
 
 VERSION = "1.2.0"
+Propagation = Literal["", "private", "rprivate", "slave", "rslave"]
 NamespaceKind = Literal["mount", "pid", "uts", "ipc", "network", "cgroup"]
 
 
@@ -114,7 +115,7 @@ class Linux(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=Tr
     resources: Resources = Resources()
     devices: tuple[Device, ...] = ()
     sysctl: dict[str, str] = field(default_factory=dict)
-    rootfs_propagation: str = ""
+    rootfs_propagation: Propagation = ""
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
 

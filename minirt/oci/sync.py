@@ -64,7 +64,10 @@ def failure(message: dict[str, Any], command: str) -> MinirtError:
     """Return the error in a "failed" message; ``command`` is what was to be executed."""
     if "class" in message:
         return from_wire(message)
-    return exec_error(command, message["errno"])
+    step, number = message["step"], message["errno"]
+    if step == "execve":
+        return exec_error(command, number)
+    return StepFailed(f"call {step} for {command!r}", os.strerror(number), errno=number, stage="init", step=step)
 
 
 def exec_error(command: str, number: int) -> StepFailed:

@@ -26,7 +26,7 @@ from minirt.errors import MinirtError, ShimError, StepFailed
 from minirt.linux import fds, mount, operation, process
 from minirt.linux.operation import Operation
 from minirt.namespaces.kinds import CLONE_NAMES, FLAGS, PROC_NAMES, JoinNamespace, SetHostname
-from minirt.namespaces.sysctl import WriteSysctl
+from minirt.namespaces.sysctl import plan_sysctls
 from minirt.oci import sync
 from minirt.pod.pause import Pause
 
@@ -58,7 +58,7 @@ class Plan(Struct, frozen=True):
         operations: list[Operation[object]] = [Unshare(self.kinds)]
         operations += [SetHostname(self.hostname)] if self.hostname and "uts" in self.kinds else []
         operations += [LinkUp("lo")] if "network" in self.kinds else []
-        operations += [WriteSysctl(key, value) for key, value in self.sysctls.items()]
+        operations += plan_sysctls(self.sysctls, self.kinds)
         return operations + [Pin(kind, pin_path(self.directory, kind)) for kind in self.kinds]
 
     def pause(self) -> list[Operation[object]]:

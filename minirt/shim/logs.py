@@ -29,7 +29,7 @@ class LogWriter:
         *lines, rest = (self._partial[stream] + data).split(b"\n")
         head = f"{_now()} {stream} ".encode()
         records = [record for line in lines for record in _records(head, line)]
-        while len(rest) >= MAX_LINE:
+        while len(rest) > MAX_LINE:  # a rest of exactly that much may still be a whole line
             records.append(head + b"P " + rest[:MAX_LINE] + b"\n")
             rest = rest[MAX_LINE:]
         self._partial[stream] = rest
