@@ -164,12 +164,14 @@ def stop(sandbox_id: str) -> None:
 
 
 def _stop(record: SandboxRecord) -> None:
+    """Stop it, unless it is: by then the pod may have another sandbox, in the same cgroup."""
+    if record.state == "stopped":
+        return
     cgroup = cgroup_tree.find().at(record.config.cgroup)
     lifecycle.kill(cgroup)
     _await_exits(record.id)
     take_down(record)
-    if record.state != "stopped":
-        store.save(structs.replace(record, state="stopped", address=""))
+    store.save(structs.replace(record, state="stopped", address=""))
 
 
 def take_down(record: SandboxRecord) -> None:
