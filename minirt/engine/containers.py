@@ -88,18 +88,15 @@ def start(record: ContainerRecord) -> dict[str, object]:
         ShimError: the sandbox's shim is gone.
     """
     with ShimClient(record.sandbox_id) as shim:
-        return start_with(shim, record)
-
-
-def start_with(shim: ShimClient, record: ContainerRecord) -> dict[str, object]:
-    """Start it over a connection that is there already."""
-    prepared = bring_to_gate(shim, record)
-    shim.call(protocol.Start(container=record.id))
-    return prepared
+        return _create(shim, record, start=True)
 
 
 def bring_to_gate(shim: ShimClient, record: ContainerRecord) -> dict[str, object]:
     """Have the shim set everything up short of the execve; output can be attached to before ``Start``."""
+    return _create(shim, record, start=False)
+
+
+def _create(shim: ShimClient, record: ContainerRecord, *, start: bool) -> dict[str, object]:
     state = status(record).state
     if statuses.read(record.id) is not None:
         raise Conflict(f"start {record.config.name}", f"it is {state}", "a container starts once: create another")
@@ -110,6 +107,7 @@ def bring_to_gate(shim: ShimClient, record: ContainerRecord) -> dict[str, object
         overlay=protocol.Overlay(tuple(map(str, overlay.lowers)), str(overlay.upper), str(overlay.work)),
         stdin=record.config.stdin,
         log_path=record.log_path,
+        start=start,
         cause=record.config.annotations.get(CAUSE, ""),
     )
     return shim.call(request)

@@ -6,6 +6,7 @@
 A container's life is its init's: whatever it leaves running ends with it.
 """
 
+import contextlib
 import os
 import select
 import time
@@ -18,7 +19,7 @@ from msgspec import structs
 from minirt import journal
 from minirt.cgroups import lifecycle
 from minirt.cgroups.events import OomWatch
-from minirt.errors import Conflict, MinirtError, ShimError
+from minirt.errors import Conflict, MinirtError, ShimError, StepFailed
 from minirt.linux import process
 from minirt.oci import executor, sync
 from minirt.oci.plan import Plan
@@ -56,21 +57,34 @@ class Container:
         self._warnings: list[str] = []
         self._grace: Timer | None = None
         self._error: MinirtError | None = None
+        self._starting = False
+        self._ready = False
 
     # --- birth
 
-    def create(self, *, stdin: bool, terminal: bool, log_path: str, reply: Reply) -> None:
-        """Launch init; ``reply`` when it stands at its gate, or with the error."""
+    def create(self, *, stdin: bool, terminal: bool, log_path: str, start: bool, reply: Reply) -> None:
+        """Launch init; ``reply`` when it stands at its gate, or with the error.
+
+        With ``start`` the gate is open already when init comes to it: nobody needs to be woken, and ``reply`` comes
+        once execve has succeeded. Its pid is on disk before the gate opens in both cases.
+        """
         self._pending = reply
-        self.log = LogWriter(Path(log_path)) if log_path else None
-        theirs, ours = _pipes(stdin=stdin and not terminal, terminal=terminal)
+        self._starting = start
+        try:
+            self.log = LogWriter(Path(log_path)) if log_path else None
+            self._launch(*_pipes(stdin=stdin and not terminal, terminal=terminal))
+        except MinirtError as error:
+            self._abandon(error)
+        except OSError as error:
+            self._abandon(StepFailed.from_os_error(f"prepare {self.id}", error, stage="shim"))
+
+    def _launch(self, theirs: tuple[int, int, int], ours: tuple[int, int, int]) -> None:
         try:
             self._launched = executor.launch(self.plan, theirs)
-        except MinirtError as error:
+        except (MinirtError, OSError):
             for fd in ours:
                 _close(fd)
-            self._abandon(error)
-            return
+            raise
         finally:
             for fd in theirs:
                 os.close(fd)
@@ -82,6 +96,9 @@ class Container:
         self._launched.sync.setblocking(False)
         self._loop.watch(self._launched.sync.fileno(), self._on_sync)
         self._watch_oom()
+        if self._starting:
+            self._record_pid()
+            self._open_gate()
 
     def _watch_oom(self) -> None:
         self._oom = OomWatch.open(self.plan.cgroup) if self.plan.cgroup else None
@@ -122,32 +139,44 @@ class Container:
             self._failed(sync.failure(message, self.plan.command))
 
     def _at_gate(self) -> None:
+        self._ready = True
+        if not self._starting:
+            self._record_pid()
+            self._answer({"pid": self.status.pid, "warnings": self._warnings})
+
+    def _record_pid(self) -> None:
         assert self._launched
         pid = self._launched.pid
         self._update(
             structs.replace(self.status, pid=pid, start_time=process.start_time(pid), warnings=tuple(self._warnings))
         )
-        self._answer({"pid": pid, "warnings": self._warnings})
+
+    def _open_gate(self) -> None:
+        assert self._launched
+        with contextlib.suppress(BrokenPipeError):  # init has died: its exit is on the way, and tells why
+            sync.send(self._launched.sync, {"type": "start"})
 
     def start(self, reply: Reply) -> None:
         """Let init through the gate; ``reply`` once execve has succeeded, or with why it has not."""
         if self.status.state != "created" or self._pending or not self._launched:
             raise Conflict(f"start {self.id}", f"it is {self.status.state}", "only a created container can be started")
         self._pending = reply
-        sync.send(self._launched.sync, {"type": "start"})
+        self._starting = True
+        self._open_gate()
 
     def _sync_ended(self) -> None:
-        """End of file: after start it means that execve has closed init's end."""
+        """End of file: after the gate it means that execve has closed init's end, before it that init was killed."""
         self._close_sync()
-        if self._pending and self.status.pid and not self._error:
+        if self._pending and self._ready and not self._error:
             assert self._launched
             journal.note("execve", self.plan.command, pid=self._launched.pid, of="init")
-            self._update(structs.replace(self.status, state="running", started_at=time.time_ns()))
-            self._answer({"pid": self.status.pid})
+            warnings = tuple(self._warnings)
+            self._update(structs.replace(self.status, state="running", started_at=time.time_ns(), warnings=warnings))
+            self._answer({"pid": self.status.pid, "warnings": self._warnings})
 
     def _failed(self, error: MinirtError) -> None:
         """Keep the error for ``exited``, which comes at once: init leaves after its last word."""
-        if getattr(error, "step", "") == "execve" and self._launched and self.status.pid:
+        if self._ready and self._launched:
             number = getattr(error, "errno", 0)
             journal.note("execve", self.plan.command, number, pid=self._launched.pid, of="init")
         self._error = error
@@ -242,9 +271,10 @@ class Container:
             self._launched.pidfd = -1
 
     def _abandon(self, error: MinirtError) -> None:
-        """Let go of a start that failed."""
+        """Let go of a start that failed. A Conflict is about a cgroup in use: that one is somebody else's."""
         if self._launched is None:
-            self._remove_cgroup()
+            if not isinstance(error, Conflict):
+                self._remove_cgroup()
             self._release()
         code = {127: 127, 126: 126}.get(error.exit_code, 128)
         self._update(self.status.exited(code, "StartError", str(error)))

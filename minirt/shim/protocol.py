@@ -56,7 +56,8 @@ class Overlay(Struct):
 class Create(Request):
     """Bring a container to its gate. ``bundle`` holds config.json; without ``log_path`` output is not logged.
 
-    ``cause`` is what the journal names as the reason: the field of the user's YAML.
+    With ``start`` it goes through at once, and the answer is Start's. ``cause`` is what the journal names as the
+    reason: the field of the user's YAML.
     """
 
     container: str
@@ -64,6 +65,7 @@ class Create(Request):
     overlay: Overlay | None = None
     stdin: bool = False
     log_path: str = ""
+    start: bool = False
     cause: str = ""
 
 

@@ -183,7 +183,11 @@ class Shim:
         self._containers[request.container] = container
         with journal.because(request.cause):
             container.create(
-                stdin=request.stdin, terminal=spec.process.terminal, log_path=request.log_path, reply=reply
+                stdin=request.stdin,
+                terminal=spec.process.terminal,
+                log_path=request.log_path,
+                start=request.start,
+                reply=reply,
             )
 
     def _on_start(self, connection: Connection, request: protocol.Start, reply: Reply, _: list[int]) -> None:

@@ -25,7 +25,7 @@ def main() -> int:
     isolation.enter()
     with tempfile.TemporaryDirectory(prefix="minirt-bench-") as name:
         place = Path(name)
-        os.environ["MINIRT_STATE"] = str(place / "state")
+        os.environ["MINIRT_STATE"] = "/run/minirt"
         os.environ["MINIRT_ROOT"] = str(place / "root")
         zygote = Zygote()
         try:

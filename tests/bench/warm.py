@@ -51,8 +51,7 @@ class Ours:
     def __call__(self) -> None:
         directory = paths.container_dir("bench")
         directory.mkdir(parents=True)
-        self._shim.call(protocol.Create(container="bench", bundle=self._bundle))
-        self._shim.call(protocol.Start(container="bench"))
+        self._shim.call(protocol.Create(container="bench", bundle=self._bundle, start=True))
         outcome = self._shim.call(protocol.Wait(container="bench"))
         self._shim.call(protocol.Delete(container="bench"))
         shutil.rmtree(directory)
@@ -113,7 +112,7 @@ def bench(place: Path, root: Path, zygote: Zygote, runs: int) -> Result:
     """Return the ratio of a warm start to ``crun run``."""
     bundle = make_bundle(place / "bundle", root)
     with _no_cgroups_left():
-        crun = Crun(bundle, place / "crun")
+        crun = Crun(bundle, Path("/run/crun"))
         ours = Ours(zygote, bundle)
         try:
             timings = interleaved({"minirt": ours, "crun": crun}, runs)
