@@ -9,6 +9,7 @@ from minirt.errors import Conflict, MinirtError, NotFound
 
 if TYPE_CHECKING:
     from minirt.engine.records import ContainerRecord, SandboxRecord
+    from minirt.shim.zygote import Zygote
 
 
 @click.group()
@@ -30,12 +31,6 @@ def run(manifest: str, **options: Any) -> int:
     containers succeeded, else that of the first that failed.
     """
     need_root("run a pod")
-    if options["detach"]:
-        from minirt.cli import podrun
-
-        found = podrun.load(manifest)
-        podrun.check_limits(found, best_effort=options["best_effort_limits"])
-        return podrun.detached(found, options)
     from minirt.shim.zygote import Zygote
 
     zygote = Zygote()
@@ -44,7 +39,8 @@ def run(manifest: str, **options: Any) -> int:
 
         found = podrun.load(manifest)
         podrun.check_limits(found, best_effort=options["best_effort_limits"])
-        return podrun.in_foreground(zygote, found, options)
+        act = podrun.detached if options["detach"] else podrun.in_foreground
+        return act(zygote, found, options)
     finally:
         zygote.close()
 
@@ -54,6 +50,16 @@ def run(manifest: str, **options: Any) -> int:
 def start(name: str) -> int:
     """Give POD a worker again: after its worker died, or after pod stop."""
     need_root("start a pod")
+    from minirt.shim.zygote import Zygote
+
+    zygote = Zygote()
+    try:
+        return _start(zygote, name)
+    finally:
+        zygote.close()
+
+
+def _start(zygote: "Zygote", name: str) -> int:
     from minirt.cli import podrun, podview
     from minirt.engine import store
     from minirt.kubelet import workers
@@ -62,7 +68,7 @@ def start(name: str) -> int:
     if workers.find(record.config.uid):
         raise Conflict(f"start {name}", "its worker is alive", f"see minirt pod inspect {name}")
     options = {"trace": record.config.trace, "best_effort_limits": True, "backoff_cap": 0.0}
-    return podrun.detached(podview.pod_of(record), options, adopt=True)
+    return podrun.detached(zygote, podview.pod_of(record), options, adopt=True)
 
 
 @pod.command()

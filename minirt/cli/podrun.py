@@ -129,12 +129,16 @@ def _following_logs(pod: Pod) -> Iterator[None]:
         thread.join()
 
 
-def detached(pod: Pod, options: Options, *, adopt: bool = False) -> int:
-    """Leave a worker process that runs the pod; return once every container has been started, or with the error."""
+def detached(zygote: Zygote, pod: Pod, options: Options, *, adopt: bool = False) -> int:
+    """Leave a worker process that runs the pod; return once every container has been started, or with the error.
+
+    The zygote goes with the worker: it was made first, and has imported while this process did.
+    """
     read, write = os.pipe2(os.O_CLOEXEC)
     if os.fork() == 0:
         os.close(read)
-        _daemon(pod, options, write, adopt=adopt)
+        _daemon(zygote, pod, options, write, adopt=adopt)
+    zygote.leave_to_child()
     os.close(write)
     progress = podview.Progress(pod)
     with os.fdopen(read) as reports:
@@ -152,7 +156,7 @@ def detached(pod: Pod, options: Options, *, adopt: bool = False) -> int:
     )
 
 
-def _daemon(pod: Pod, options: Options, write: int, *, adopt: bool) -> NoReturn:
+def _daemon(zygote: Zygote, pod: Pod, options: Options, write: int, *, adopt: bool) -> NoReturn:
     """Be the pod's worker process."""
     code = 125
     try:
@@ -162,7 +166,6 @@ def _daemon(pod: Pod, options: Options, write: int, *, adopt: bool) -> NoReturn:
         null = os.open(os.devnull, os.O_RDONLY)
         for number, fd in enumerate((null, log, log)):
             os.dup2(fd, number)
-        zygote = Zygote()
         code = _work(zygote, pod, options, _Reports(pod, write), adopt=adopt)
     except BaseException:  # noqa: BLE001  a fork must never return into its parent's code
         traceback.print_exc()

@@ -68,11 +68,12 @@ class Shim:
         self._sessions: dict[str, Session] = {}
         self._caretakers: set[Connection] = set()
         self._cleanup = False
+        self._pause = 0
         listener.setblocking(False)
         self._loop.watch(listener.fileno(), self._accept)
 
     def run(self) -> None:
-        """Serve until Shutdown."""
+        """Serve until Shutdown, or until pause ends: what follows an exit that nobody asked for is the pod worker's."""
         self._loop.run()
 
     # --- clients
@@ -140,10 +141,11 @@ class Shim:
             sysctls=request.sysctls,
             resources=request.resources,
         )
-        netlink = sandbox.make(plan, netlink=request.netlink)
-        reply({}, [netlink] if netlink >= 0 else [])
-        if netlink >= 0:
-            os.close(netlink)
+        made = sandbox.make(plan, netlink=request.netlink)
+        self._pause = made.pause
+        reply({}, [made.netlink] if made.netlink >= 0 else [])
+        if made.netlink >= 0:
+            os.close(made.netlink)
 
     def _on_shutdown(self, connection: Connection, request: protocol.Shutdown, reply: Reply, _: list[int]) -> None:
         running = [container.id for container in self._containers.values() if not container.ended]
@@ -281,6 +283,8 @@ class Shim:
                 if session.exited(code):
                     del self._sessions[session.id]
                 return
+        if pid == self._pause:
+            self._loop.stop()  # the kernel has killed all that was in its PID namespace, and nothing can enter it
 
     def _changed(self, container: Container) -> None:
         event = Answer(event={"container": container.id, "state": container.status.state})

@@ -42,11 +42,8 @@ class Status(Struct, frozen=True, omit_defaults=True):
         )
 
     def is_alive(self) -> bool:
-        """Say whether its very process still exists."""
-        try:
-            return process.start_time(self.pid) == self.start_time
-        except OSError:
-            return False
+        """Say whether its very process still runs."""
+        return process.is_alive(self.pid, self.start_time)
 
 
 def write(container_id: str, status: Status) -> None:

@@ -34,6 +34,7 @@ class Zygote:
             _run(theirs)
         theirs.close()
         self._socket = ours
+        self._is_left = False
 
     def spawn_shim(self, sandbox_id: str, trace: str = "") -> int:
         """Return the pid of a new shim, that listens already. ``trace`` is the journal's file ("" for none).
@@ -53,10 +54,16 @@ class Zygote:
         return pid
 
     def close(self) -> None:
-        """Let the zygote end."""
+        """Let the zygote end; one that was left to a child is the child's."""
         self._socket.close()
-        with contextlib.suppress(ChildProcessError):  # whoever started us may have ignored SIGCHLD
-            os.waitpid(self.pid, 0)
+        if not self._is_left:
+            with contextlib.suppress(ChildProcessError):  # whoever started us may have ignored SIGCHLD
+                os.waitpid(self.pid, 0)
+
+    def leave_to_child(self) -> None:
+        """Leave the zygote to the child that this process has just forked: it ends with the child."""
+        self._socket.close()
+        self._is_left = True
 
 
 def _run(requests: socket.socket) -> NoReturn:
