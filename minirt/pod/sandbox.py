@@ -148,8 +148,15 @@ class MountShm(Operation[object], frozen=True):
         mount.mount("shm", self.path, "tmpfs", flags, f"mode=1777,size={self.size_bytes}")
 
 
-def make(plan: Plan, *, netlink: bool) -> int:
-    """Make a sandbox's namespaces; return a netlink socket of its network namespace (-1 if none is asked for).
+class Made(Struct, frozen=True):
+    """What came of a plan: a netlink socket of the network namespace (-1: not asked for), the pid of pause (0: none)."""
+
+    netlink: int
+    pause: int
+
+
+def make(plan: Plan, *, netlink: bool) -> Made:
+    """Make a sandbox's namespaces.
 
     The caller must be single-threaded. What is half made when this raises, ``unmake`` removes.
 
@@ -159,9 +166,7 @@ def make(plan: Plan, *, netlink: bool) -> int:
     os.makedirs(f"{plan.directory}/ns", exist_ok=True)
     operation.run(plan.outside(), None)
     received = _keep(plan, netlink) if plan.kinds else -1
-    if plan.share_pid:
-        _start_pause(plan)
-    return received
+    return Made(received, _start_pause(plan) if plan.share_pid else 0)
 
 
 def unmake(directory: str) -> None:
@@ -236,8 +241,8 @@ def _keeper(plan: list[Operation[object]], report: socket.socket, netlink: bool)
     os._exit(125)
 
 
-def _start_pause(plan: Plan) -> None:
-    """Start the pause process in a leaf of the pod's cgroup, and pin its PID namespace."""
+def _start_pause(plan: Plan) -> int:
+    """Start the pause process in a leaf of the pod's cgroup, and pin its PID namespace; return its pid."""
     ours, theirs = sync.pair()
     flags = process.CLONE_NEWPID | process.CLONE_NEWNS | process.CLONE_NEWCGROUP
     with ours, _leaf(plan, "pause") as cgroup_fd:
@@ -255,6 +260,7 @@ def _start_pause(plan: Plan) -> None:
     if message is None or message["type"] == "failed":
         raise sync.failure(message, "pause") if message else ShimError("start pause", "it was killed", "try again")
     Pin("pid", pin_path(plan.directory, "pid"), pid).execute(None)
+    return pid
 
 
 def _pause(plan: Plan, report: socket.socket) -> NoReturn:
