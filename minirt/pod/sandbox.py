@@ -149,7 +149,7 @@ class MountShm(Operation[object], frozen=True):
 
 
 class Made(Struct, frozen=True):
-    """What came of a plan: a netlink socket of the network namespace (-1: not asked for), the pid of pause (0: none)."""
+    """What came of a plan: a netlink socket of the network namespace (-1: none is wanted), pause's pid (0: none)."""
 
     netlink: int
     pause: int
