@@ -79,10 +79,7 @@ def me() -> tuple[int, int]:
 
 def is_dead(creator: tuple[int, int]) -> bool:
     """Say whether the process that ``me`` named has ended."""
-    try:
-        return process.start_time(creator[0]) != creator[1]
-    except OSError:
-        return True
+    return not process.is_alive(*creator)
 
 
 def save(record: SandboxRecord | ContainerRecord) -> None:

@@ -29,10 +29,7 @@ class WorkerRecord(Struct, frozen=True):
 
     def is_alive(self) -> bool:
         """Say whether this very process still exists."""
-        try:
-            return process.start_time(self.pid) == self.start_time
-        except OSError:
-            return False
+        return process.is_alive(self.pid, self.start_time)
 
 
 class Registration(Struct, frozen=True):

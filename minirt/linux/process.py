@@ -22,6 +22,9 @@ CLONE_NEWNET = 0x40000000
 CLONE_NEWTIME = 0x80
 CLONE_INTO_CGROUP = 0x200000000
 
+ZOMBIES = (b"Z", b"X")
+"""The states of processes that have ended. Source: proc_pid_stat(5), field 3."""
+
 
 def clone3(flags: int, cgroup_fd: int = -1, tasks: int | str = "/proc/self/task") -> tuple[int, int]:
     """Make a child that goes on in Python; return (pid, pidfd) in the parent and (0, -1) in the child.
@@ -109,5 +112,22 @@ def start_time(pid: int) -> int:
 
     Raises OSError: ENOENT or ESRCH, there is no such process. Source: proc_pid_stat(5), field 22.
     """
+    return int(_stat(pid)[19])
+
+
+def is_alive(pid: int, started: int) -> bool:
+    """Say whether the process that had this pid and start time still runs.
+
+    One that has ended and whom its parent has not reaped yet (a zombie) does not: not every PID 1 is quick.
+    """
+    try:
+        fields = _stat(pid)
+    except OSError:
+        return False
+    return int(fields[19]) == started and fields[0] not in ZOMBIES
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Return the fields of /proc/PID/stat behind the name, which may hold anything."""
     with open(f"/proc/{pid}/stat", "rb") as stat:
-        return int(stat.read().rpartition(b")")[2].split()[19])
+        return stat.read().rpartition(b")")[2].split()
