@@ -214,7 +214,7 @@ def _work(zygote: Zygote, pod: Pod, options: Options, reports: _Reports, *, adop
         with workers.Registration(pod.uid, _full_name(pod)), _stopping_on_signals(worker):
             if adopt:
                 reports.up()
-            code = _run_or_remove(worker, pod)
+            code = worker.run() if adopt else _run_or_remove(worker, pod)
     except MinirtError as error:
         reports.say({"error": error.to_wire()})
         if not adopt:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from minirt import paths
 from minirt.engine import store
-from minirt.errors import Conflict
+from minirt.errors import Conflict, NotFound
 
 
 def reserve(name: str, record_id: str) -> None:
@@ -63,10 +63,18 @@ def _holder(link: Path) -> str:
     try:
         record_id, pid, start_time = os.readlink(link).split(":")
         creator = int(pid), int(start_time)
-        made = paths.sandbox_dir(record_id).exists() or paths.container_dir(record_id).exists()
+        paths.checked_id(record_id)
     except (OSError, ValueError):
         return ""  # nobody has it, or what is there is no name
-    return record_id if made or not store.is_dead(creator) else ""
+    return record_id if _is_on_record(record_id) or not store.is_dead(creator) else ""
+
+
+def _is_on_record(record_id: str) -> bool:
+    for find in (store.sandbox, store.container):
+        with contextlib.suppress(NotFound):
+            find(record_id)
+            return True
+    return False
 
 
 def _directory() -> Path:
