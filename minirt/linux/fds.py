@@ -3,6 +3,7 @@
 Source: openat2(2), unix(7) SCM_RIGHTS, close_range(2).
 """
 
+import array
 import contextlib
 import os
 import socket
@@ -107,5 +108,11 @@ def send(to: socket.socket, data: bytes, fds: list[int] | None = None) -> None:
 
 def receive(source: socket.socket, limit: int = 1 << 18, max_fds: int = 8) -> tuple[bytes, list[int]]:
     """Return one message and its descriptors (close-on-exec); b"" at the end of the stream."""
-    data, fds, _, _ = socket.recv_fds(source, limit, max_fds, socket.MSG_CMSG_CLOEXEC)
-    return data, fds
+    received = array.array("i")
+    # Not socket.recv_fds: it takes flags and forgets them.
+    room = socket.CMSG_SPACE(max_fds * received.itemsize)
+    data, ancillary, _, _ = source.recvmsg(limit, room, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            received.frombytes(content[: len(content) - len(content) % received.itemsize])
+    return data, received.tolist()
