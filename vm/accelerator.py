@@ -4,6 +4,7 @@ A /dev/kvm that opens and makes a virtual machine proves nothing: nested in some
 So one machine is booted with it, and what came of that is believed until the host starts again.
 """
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -21,12 +22,20 @@ def accelerator(disk: Path) -> str:
         return "tcg"
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     verdict = cache() / f"accelerator-{boot_id}"
-    with locked(cache() / "accelerator.lock"):
-        if not verdict.exists():
-            for old in cache().glob("accelerator-*-*"):
-                old.unlink()
-            verdict.write_text("kvm" if boots_with_kvm(disk) else "tcg")
-        return verdict.read_text()
+    if not verdict.exists():
+        with locked(cache() / "accelerator.lock", fcntl.LOCK_EX):
+            if not verdict.exists():
+                prove(disk, verdict)
+    return verdict.read_text()
+
+
+def prove(disk: Path, verdict: Path) -> None:
+    """Write the verdict of this boot of the host in place of those of others; it is never there half written."""
+    for old in cache().glob("accelerator-*-*"):
+        old.unlink()
+    unfinished = cache() / "accelerator.new"
+    unfinished.write_text("kvm" if boots_with_kvm(disk) else "tcg")
+    unfinished.rename(verdict)
 
 
 def boots_with_kvm(disk: Path) -> bool:

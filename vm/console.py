@@ -99,6 +99,7 @@ class Session:
                 self.drain()
                 raise Ended(int(rest))
         if not data:
+            self.drain()
             raise VmError(f"the machine ended before the command did. Its last words:\n{self.machine.last_words()}")
 
     def drain(self) -> None:
@@ -139,7 +140,7 @@ def terminal_given_to(session: Session) -> Iterator[None]:
     before = termios.tcgetattr(STDIN)
     handler = signal.signal(signal.SIGWINCH, resized)
     try:
-        tty.setraw(STDIN)
+        tty.setraw(STDIN, termios.TCSADRAIN)  # keeps what was typed ahead
         session.selector.register(STDIN, selectors.EVENT_READ, "stdin")
         session.send_window_size()
         yield

@@ -5,7 +5,7 @@ A disk is a directory under ``$XDG_CACHE_HOME/minirt/vm`` that is named by the h
     <hash>/disk.raw   ext4, sparse; booted through throw-away overlays, never written
     <hash>/vmlinuz    the kernel that lies on it
     <hash>/initrd     only what mounting it takes
-    lock              held while a disk is built
+    lock              held exclusively while a disk is built, shared while one is looked up
     accelerator-<boot id>   "kvm" or "tcg": what a boot has proved since this host started
 
 It is built under a temporary name and renamed, so a disk that exists is complete. A running machine holds a shared lock
@@ -41,15 +41,19 @@ def held_disk(may_build: bool = True) -> Iterator[Path]:
     Where there is none it is built. Raises VmError if that fails or must not be.
     """
     with ExitStack() as stack:
-        with locked(cache() / "lock"):
-            disk = cache() / recipe()
-            if not disk.exists():
-                if not may_build:
-                    raise VmError("cannot run a machine: it is not built yet (vm/run --build)")
-                remove_old_disks()
-                build(disk)
-            os.utime(disk)
-            stack.enter_context(held(disk, fcntl.LOCK_SH))
+        disk = cache() / recipe()
+        while True:
+            with locked(cache() / "lock", fcntl.LOCK_SH):
+                if disk.exists():
+                    os.utime(disk)
+                    stack.enter_context(held(disk, fcntl.LOCK_SH))
+                    break
+            if not may_build:
+                raise VmError("cannot run a machine: it is not built yet (vm/run --build)")
+            with locked(cache() / "lock", fcntl.LOCK_EX):
+                if not disk.exists():
+                    remove_old_disks()
+                    build(disk)
         yield disk
 
 
@@ -68,13 +72,13 @@ def require_programs() -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a flock on a file, made if it is not there. Say so when another has it."""
+def locked(path: Path, how: int) -> Iterator[None]:
+    """Hold a flock (shared or exclusive) on a file, made if it is not there. Say so when that has to wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        if not try_lock(file.fileno(), fcntl.LOCK_EX):
-            say("waiting for another vm/run, which is at work on the disks")
-            fcntl.flock(file, fcntl.LOCK_EX)
+        if not try_lock(file.fileno(), how):
+            say("waiting for another vm/run, which is building a disk or trying KVM")
+            fcntl.flock(file, how)
         yield
 
 
