@@ -29,14 +29,13 @@ def make_directory(root_fd: int, path: str, mode: int = 0o755) -> int:
         return fds.openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY)
     except FileNotFoundError:
         pass
-    parent, name = os.path.split(os.path.normpath("/" + path))
-    parent_fd = make_directory(root_fd, parent)
-    try:
-        os.mkdir(name, mode, dir_fd=parent_fd)
-    except FileExistsError:
-        pass
-    finally:
-        os.close(parent_fd)
+    parent, name = os.path.split("/" + path.rstrip("/"))
+    with fds.closing(make_directory(root_fd, parent)) as parent_fd:
+        try:
+            os.mkdir(name, mode, dir_fd=parent_fd)
+        except FileExistsError:
+            if target := _link(parent_fd, name):
+                return make_directory(root_fd, os.path.join(parent, target), mode)
     return fds.openat2(root_fd, path, os.O_PATH | os.O_DIRECTORY)
 
 
@@ -46,15 +45,25 @@ def make_file(root_fd: int, path: str) -> int:
         return open_path(root_fd, path)
     except FileNotFoundError:
         pass
-    parent, name = os.path.split(os.path.normpath("/" + path))
-    parent_fd = make_directory(root_fd, parent)
-    try:
-        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent_fd))
-    except FileExistsError:
-        pass
-    finally:
-        os.close(parent_fd)
+    parent, name = os.path.split("/" + path.rstrip("/"))
+    with fds.closing(make_directory(root_fd, parent)) as parent_fd:
+        try:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent_fd))
+        except FileExistsError:
+            if target := _link(parent_fd, name):
+                return make_file(root_fd, os.path.join(parent, target))
     return open_path(root_fd, path)
+
+
+def _link(parent_fd: int, name: str) -> str:
+    """Return where a symlink leads ("" for anything else): what it names is made, as far as it is not there.
+
+    Images have such: /etc/resolv.conf that leads to a file of systemd's, /var/run to a /run that was left out.
+    """
+    try:
+        return os.readlink(name, dir_fd=parent_fd)
+    except OSError:
+        return ""
 
 
 def is_directory(fd: int) -> bool:

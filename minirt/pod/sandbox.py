@@ -53,6 +53,10 @@ class Plan(Struct, frozen=True):
     def _cgroup(self) -> list[Operation[object]]:
         return plan_cgroup(self.cgroup, self.resources, cgroup_tree.find(), weight=linear)
 
+    def leaf(self, name: str) -> list[Operation[object]]:
+        """Return what makes a leaf of the pod's cgroup, for a process of our own."""
+        return plan_cgroup(f"{self.cgroup}/{name}", Resources(), cgroup_tree.find())
+
     def keeper(self) -> list[Operation[object]]:
         """Return what the short-lived keeper does."""
         operations: list[Operation[object]] = [Unshare(self.kinds)]
@@ -70,15 +74,20 @@ class Plan(Struct, frozen=True):
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yield (stage, description) of every operation in order."""
-        for operation_ in self.outside():
-            yield "shim", operation_.describe()
-        for operation_ in self.keeper():
-            yield "keeper", operation_.describe()
+        yield from _described("shim", self.outside())
+        if self.kinds:
+            yield from _described("shim", self.leaf("keeper"))
+            yield "shim", "clone3 CLONE_INTO_CGROUP|CLONE_PIDFD"
+            yield from _described("keeper", self.keeper())
         if self.share_pid:
+            yield from _described("shim", self.leaf("pause"))
             yield "shim", "clone3 CLONE_NEWPID|CLONE_NEWNS|CLONE_NEWCGROUP|CLONE_INTO_CGROUP|CLONE_PIDFD"
-            for operation_ in self.pause():
-                yield "pause", operation_.describe()
-            yield "shim", Pin("pid", pin_path(self.directory, "pid")).describe()
+            yield from _described("pause", self.pause())
+            yield "shim", f"mount --bind /proc/<pause>/ns/pid {pin_path(self.directory, 'pid')}"
+
+
+def _described(stage: str, plan: list[Operation[object]]) -> Iterator[tuple[str, str]]:
+    return ((stage, operation_.describe()) for operation_ in plan)
 
 
 def pin_path(directory: str, kind: str) -> str:
@@ -216,10 +225,8 @@ def _keep(plan: Plan, netlink: bool) -> int:
 @contextlib.contextmanager
 def _leaf(plan: Plan, name: str) -> Iterator[int]:
     """Make a leaf of the pod's cgroup; yield a descriptor to clone into it."""
-    path = f"{plan.cgroup}/{name}"
-    tree = cgroup_tree.find()
-    operation.run(plan_cgroup(path, Resources(), tree), None)
-    with fds.closing(lifecycle.open_fd(tree.at(path))) as fd:
+    operation.run(plan.leaf(name), None)
+    with fds.closing(lifecycle.open_fd(cgroup_tree.find().at(f"{plan.cgroup}/{name}"))) as fd:
         yield fd
 
 
