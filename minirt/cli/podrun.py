@@ -23,6 +23,7 @@ from minirt.kubelet.backoff import Backoff
 from minirt.kubelet.events import Event
 from minirt.kubelet.manifest import Pod
 from minirt.kubelet.worker import PodWorker
+from minirt.linux import fds
 from minirt.shim.zygote import Zygote
 
 Options = dict[str, Any]
@@ -166,6 +167,7 @@ def _daemon(zygote: Zygote, pod: Pod, options: Options, write: int, *, adopt: bo
         null = os.open(os.devnull, os.O_RDONLY)
         for number, fd in enumerate((null, log, log)):
             os.dup2(fd, number)
+        fds.close_all_but({0, 1, 2, write, zygote.fileno()})
         code = _work(zygote, pod, options, _Reports(pod, write), adopt=adopt)
     except BaseException:  # noqa: BLE001  a fork must never return into its parent's code
         traceback.print_exc()

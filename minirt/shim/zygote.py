@@ -60,6 +60,10 @@ class Zygote:
             with contextlib.suppress(ChildProcessError):  # whoever started us may have ignored SIGCHLD
                 os.waitpid(self.pid, 0)
 
+    def fileno(self) -> int:
+        """Return the descriptor of the way to the zygote."""
+        return self._socket.fileno()
+
     def leave_to_child(self) -> None:
         """Leave the zygote to the child that this process has just forked: it ends with the child."""
         self._socket.close()
@@ -69,6 +73,7 @@ class Zygote:
 def _run(requests: socket.socket) -> NoReturn:
     try:
         journal.stage = "zygote"
+        _keep_only(requests)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # a shim that ends leaves no zombie
@@ -83,6 +88,14 @@ def _run(requests: socket.socket) -> NoReturn:
             fds.send(requests, msgspec.json.encode(_spawn(requests, request, server, known)))
     finally:
         os._exit(0)
+
+
+def _keep_only(requests: socket.socket) -> None:
+    """Let go of what was inherited: who reads our caller's output must see its end when the caller ends."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for number in range(3):
+        os.dup2(null, number)
+    fds.close_all_but({0, 1, 2, requests.fileno()})
 
 
 def _spawn(requests: socket.socket, request: dict[str, str], server: Any, known: int) -> dict[str, Any]:
