@@ -33,9 +33,10 @@ demo: setup ## make an image from Debian's busybox and run examples/hello.yaml, 
 	@tools/demo $(VENV)/bin/minirt
 
 check: setup ## lint, format, types, the import law, and what `minirt --help` costs
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check . vm/run
+	$(VENV)/bin/ruff format --check . vm/run
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --strict vm/*.py
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/python tools/import_time.py
 

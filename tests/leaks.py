@@ -21,7 +21,7 @@ from typing import NamedTuple
 from minirt.linux import mount, process
 from tests.isolation import children_of
 
-GRACE_S = 3.0
+GRACE_S = 15.0
 KEPT_SUFFIX = ".lock"
 """A lock file may outlive what it locks: removing it under somebody who waits for it would make two locks of one."""
 
