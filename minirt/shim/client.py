@@ -65,7 +65,7 @@ class ShimClient:
         number = self.send(request, descriptors)
         while True:
             answer, received = self._receive()
-            if answer.id == number:
+            if answer.id == number or answer.is_refusal:
                 break
         if answer.error is not None:
             raise from_wire(answer.error)

@@ -19,6 +19,8 @@ from minirt.cgroups.resources import Resources
 from minirt.oci.spec import Process
 
 VERSION = 1
+NOBODY = -1
+"""The id of an answer to a request that the shim could not read, and of an event."""
 
 
 class Request(Struct, tag_field="op", forbid_unknown_fields=False):
@@ -161,10 +163,15 @@ class Envelope(Struct):
 class Answer(Struct, omit_defaults=True):
     """Any answer on the wire."""
 
-    id: int = -1
+    id: int = NOBODY
     ok: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     event: dict[str, Any] | None = None
+
+    @property
+    def is_refusal(self) -> bool:
+        """Say whether the shim could not read a request at all, and so not whose answer this is."""
+        return self.id == NOBODY and self.error is not None
 
 
 encode = msgspec.json.Encoder().encode
