@@ -318,7 +318,6 @@ def serve(sandbox_id: str, listener: socket.socket, last_cap: int, trace: str) -
     journal.sink = None
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us may have blocked SIGCHLD, which the loop needs
-    os.umask(0o022)
     null = os.open("/dev/null", os.O_RDWR)
     out = os.open(paths.sandbox_dir(sandbox_id) / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for number, fd in enumerate((null, out, out)):
@@ -328,6 +327,7 @@ def serve(sandbox_id: str, listener: socket.socket, last_cap: int, trace: str) -
     if trace:
         journal.open_file(trace)
     journal.step("setsid", os.setsid)
+    journal.step("umask", os.umask, 0o022)
     prctl.set_child_subreaper()
     prctl.set_name("minirt-shim")
     prctl.set_title(f"minirt-shim {sandbox_id}")
