@@ -4,6 +4,7 @@ import click
 from msgspec import structs
 
 from minirt.cgroups import missing
+from minirt.cgroups.resources import Resources
 from minirt.engine.records import ContainerConfig
 
 
@@ -13,6 +14,8 @@ def settle(config: ContainerConfig, *, best_effort: bool) -> ContainerConfig:
     Raises:
         ControllerMissing: one cannot, and ``best_effort`` is not given.
     """
+    if config.resources == Resources():
+        return config
     if not best_effort:
         missing.check(config.resources, config.name)
     kept, warnings = missing.without_missing(config.resources, config.name)

@@ -1,95 +1,37 @@
-"""The command line's root: which word loads which file, and what an error becomes.
+"""The command's first moments: what must happen before anything else is imported.
 
-Commands are loaded when they are called: ``minirt --help`` imports click and nothing of the engine.
-
-Exit codes are docker's: the container's own; 125 minirt failed; 126 the command cannot be executed; 127 it was not
-found; 128+n a signal.
+A command that makes containers forks its zygote at once, so that both import at the same time. No command lives long
+enough to need the garbage collector, which would look through every module as it comes in; who does turns it on again.
 """
 
-import importlib
-import io
+import gc
 import os
 import sys
-from typing import Any, NoReturn
-
-import click
+from typing import NoReturn
 
 from minirt.errors import MinirtError
 
-COMMANDS = {
-    "pod": ("minirt.cli.pod:pod", "Run pods from Kubernetes manifests, and look after them."),
-    "run": ("minirt.cli.run:run", "Run a command in a new container."),
-    "ps": ("minirt.cli.containers:ps", "List containers."),
-    "exec": ("minirt.cli.exec:exec_command", "Run another command in a running container."),
-    "logs": ("minirt.cli.containers:logs", "Show what a container wrote."),
-    "stop": ("minirt.cli.containers:stop", "Stop containers: the stop signal, grace, then SIGKILL."),
-    "kill": ("minirt.cli.containers:kill", "Send a signal to containers."),
-    "wait": ("minirt.cli.containers:wait", "Wait until containers end, and print their exit codes."),
-    "rm": ("minirt.cli.containers:rm", "Remove containers."),
-    "inspect": ("minirt.cli.containers:inspect", "Show everything about containers, as JSON."),
-    "image": ("minirt.cli.image:image", "Pull, import, list and remove images."),
-    "explain": ("minirt.cli.explain:explain", "Show, step by step, how a pod or container was made."),
-    "system": ("minirt.cli.system:system", "Check this machine, and remove what crashes left."),
-}
-
-
-class Lazy(click.Group):
-    """A group that imports a command's file when the command is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order of a reader's interest."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command itself, imported now."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands from the table above: help imports none of them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="minirt")
-def cli() -> None:
-    """minirt: a container runtime and pod sandbox, small enough to read in an afternoon."""
+MAKERS = (["run"], ["pod", "run"], ["pod", "start"])
+"""The commands that make containers."""
 
 
 def main() -> NoReturn:
-    """Run the command line and exit. What we print may hold any bytes: of arguments, of file names, of logs."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")
+    """Run the command line and exit, without taking the interpreter down piece by piece."""
+    gc.disable()
+    words = sys.argv[1:]
+    if os.geteuid() == 0 and any(words[: len(maker)] == maker for maker in MAKERS):
+        from minirt.shim import zygote
+
+        zygote.begin()
+    from minirt.cli import root
+
+    code = root.run(words)
     try:
-        with cli.make_context("minirt", sys.argv[1:]) as context:
-            outcome: Any = cli.invoke(context)
-        code = outcome if isinstance(outcome, int) else 0
-    except click.exceptions.Exit as end:
-        code = end.exit_code
-    except click.exceptions.Abort:
-        code = 130
-    except click.ClickException as error:
-        error.show()
-        code = 125
-    except MinirtError as error:
-        click.echo(f"minirt: {error}", err=True)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        code = 130
+        sys.stdout.flush()
+        sys.stderr.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 141
-    except PermissionError as error:
-        remedy = "" if os.geteuid() == 0 else " (namespaces, mounts and cgroups need root: try sudo)"
-        click.echo(f"minirt: cannot open {error.filename}: permission denied{remedy}", err=True)
-        code = 125
-    sys.stdout.flush()
-    sys.exit(code)
+    os._exit(code)
 
 
 def need_root(what: str) -> None:

@@ -31,9 +31,9 @@ def run(manifest: str, **options: Any) -> int:
     containers succeeded, else that of the first that failed.
     """
     need_root("run a pod")
-    from minirt.shim.zygote import Zygote
+    from minirt.shim import zygote as zygotes
 
-    zygote = Zygote()
+    zygote = zygotes.take()
     try:
         from minirt.cli import podrun
 
@@ -50,9 +50,9 @@ def run(manifest: str, **options: Any) -> int:
 def start(name: str) -> int:
     """Give POD a worker again: after its worker died, or after pod stop."""
     need_root("start a pod")
-    from minirt.shim.zygote import Zygote
+    from minirt.shim import zygote as zygotes
 
-    zygote = Zygote()
+    zygote = zygotes.take()
     try:
         return _start(zygote, name)
     finally:

@@ -1,6 +1,7 @@
 """``minirt pod run`` and ``start``: a pod worker in this process, or in one of its own (-d)."""
 
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -87,6 +88,7 @@ def in_foreground(zygote: Zygote, pod: Pod, options: Options) -> int:
 
 
 def _worker(zygote: Zygote, pod: Pod, options: Options, observer: events.Observer, *, fail_fast: bool) -> PodWorker:
+    gc.enable()  # a worker lives as long as its pod
     face = EngineFace(zygote, trace=options["trace"], best_effort=options["best_effort_limits"])
     backoff = Backoff(cap_s=options["backoff_cap"]) if options["backoff_cap"] else Backoff()
     return PodWorker(face, pod, observer=observer, backoff=backoff, fail_fast=fail_fast)

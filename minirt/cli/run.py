@@ -52,14 +52,14 @@ if TYPE_CHECKING:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(image: str, command: tuple[str, ...], **options: Any) -> int:
     """Run COMMAND in a new container of IMAGE."""
-    from minirt.shim.zygote import Zygote
+    from minirt.shim import zygote as zygotes
 
     need_root("run a container")
     if options["dry_run"]:
         from minirt.cli.dryrun import print_plan
 
         return print_plan(*configure(image, command, options))
-    zygote = Zygote()
+    zygote = zygotes.take()
     try:
         return _run(zygote, image, command, options)
     finally:

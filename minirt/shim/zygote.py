@@ -1,7 +1,7 @@
 """The zygote: a single-threaded process with everything imported, that forks shims.
 
-The command line forks it right after it has parsed its arguments, before anything can start a thread. It imports what
-a shim needs while the caller imports what the engine needs, and lives as long as its caller: a shim outlives both.
+The command line forks it first of all (``begin``), before anything can start a thread. It imports what a shim needs
+while the caller imports what the engine needs, and lives as long as its caller: a shim outlives both.
 
     caller ──▶ zygote   {"sandbox": "4f2a…", "trace": ""}      make a shim for this sandbox
     zygote ──▶ caller   {"pid": 1234}  or  {"error": {...}}    its socket can be connected to from now on
@@ -21,6 +21,22 @@ import msgspec
 from minirt import journal
 from minirt.errors import ShimError, StepFailed, from_wire
 from minirt.linux import fds
+
+early: "Zygote | None" = None
+"""The zygote that ``begin`` has made, until somebody takes it."""
+
+
+def begin() -> None:
+    """Fork a zygote now, for who will ``take`` it later. A command that ends without doing so takes it along."""
+    global early
+    early = Zygote()
+
+
+def take() -> "Zygote":
+    """Return the zygote that has begun, or a new one."""
+    global early
+    taken, early = early or Zygote(), None
+    return taken
 
 
 class Zygote:
@@ -83,6 +99,7 @@ def _run(requests: socket.socket) -> NoReturn:
         known = last_cap()
         gc.collect()
         gc.freeze()
+        gc.enable()  # for the shims, that live long
         while data := fds.receive(requests)[0]:
             request = msgspec.json.decode(data)
             fds.send(requests, msgspec.json.encode(_spawn(requests, request, server, known)))
