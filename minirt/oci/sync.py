@@ -41,8 +41,8 @@ def receive(source: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """Return the next message and its descriptors; None at the end."""
     try:
         data, received = fds.receive(source)
-    except ConnectionResetError:
-        return None, []
+    except ConnectionResetError:  # the other end has left words of ours unread; what it said comes all the same
+        data, received = fds.receive(source)
     return (_decode(data) if data else None), received
 
 

@@ -98,17 +98,19 @@ class Process:
 def trace(
     directory: Path, env: Mapping[str, str], *command: str | Path, timeout_s: float = 120.0
 ) -> dict[int, Process]:
-    """Run ``command`` under strace until it and all that it started have ended; return the processes by their pid."""
+    """Run ``command`` under strace until all that it started has ended; print its output, return processes by pid."""
     directory.mkdir()
     options = ["-f", "-ff", "-q", "-ttt", "-y", "-X", "raw", "-s", "4096", "-e", "signal=SIGKILL"]
-    subprocess.run(
+    done = subprocess.run(
         ["strace", *options, "-e", f"trace={','.join(TRACED.split())}", "-o", directory / "of", *command],
         env=env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=timeout_s,
         check=False,
+        text=True,
     )
+    print(done.stdout, done.stderr)
     return _family([_process(int(path.suffix[1:]), path.read_text()) for path in directory.glob("of.*")])
 
 

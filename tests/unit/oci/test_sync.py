@@ -40,11 +40,15 @@ def test_the_end_is_none() -> None:
         assert sync.receive(shims) == (None, [])
 
 
-def test_an_end_with_words_unread_is_none_too() -> None:
+def test_last_words_are_heard_although_ours_were_not() -> None:
     shims, inits = sync.pair()
     with shims:
         sync.send(shims, {"type": "start"})
+        sync.send(inits, {"type": "step"})
+        sync.send(inits, {"type": "failed"})
         inits.close()
+        assert sync.receive(shims) == ({"type": "step"}, [])
+        assert sync.receive(shims) == ({"type": "failed"}, [])
         assert sync.receive(shims) == (None, [])
 
 
