@@ -24,7 +24,7 @@ from minirt.shim.zygote import Zygote
 from tests.bench.measure import Result, interleaved
 from tests.peers import oci
 
-CGROUP = "/minirt-bench"
+CGROUP = "/minirt-bench/warm"
 
 
 def make_bundle(directory: Path, root: Path) -> Path:
