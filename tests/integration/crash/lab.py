@@ -109,7 +109,7 @@ class Lab:
         one change comes before the next.
         """
         self.steps(scenario, stage, files=files)  # directories that stay, like the one of the leases, are made now
-        seen, there = leaks.look(KINDS), self._files()
+        seen, there = leaks.look(KINDS), self.files()
         names = self.steps(scenario, stage, files=files)
         found = []
         for point in (*(sampled or but_few_of_a_row)(names), len(names) + BEYOND):
@@ -140,7 +140,7 @@ class Lab:
     def remains(self, seen: leaks.Look, there: set[str]) -> list[str]:
         """Return what is left and was not ``there`` before, once it had time to go; and then remove it."""
         deadline = time.monotonic() + SETTLED_S
-        while (files := self._files() - there) and time.monotonic() < deadline:
+        while (files := self.files() - there) and time.monotonic() < deadline:
             time.sleep(0.01)
         left = leaks.leaks_since(seen, KINDS)
         tops = sorted(name for name in files if os.path.dirname(name) not in files)
@@ -148,7 +148,7 @@ class Lab:
             shutil.rmtree(name, ignore_errors=True) if os.path.isdir(name) else Path(name).unlink(missing_ok=True)
         return [*left, *(f"file: {name}" for name in tops)]
 
-    def _files(self) -> set[str]:
+    def files(self) -> set[str]:
         """Return every file and directory of this minirt but for lock files, which may stay."""
         walks = (os.walk(place) for place in self._places)
         return {

@@ -125,7 +125,10 @@ def test_no_more_processes_than_allowed(minirt: Minirt, busybox: str) -> None:
 @pytest.mark.needs("nft")
 def test_a_pod_shares_its_limits(minirt: Minirt, busybox: str, tmp_path: Path) -> None:
     manifest = tmp_path / "pod.yaml"
-    container = "{{name: {0}, image: %s, imagePullPolicy: Never, command: [sleep, '1000'], resources: {{limits: {{cpu: 250m, memory: 32Mi}}}}}}"
+    container = (
+        "{{name: {0}, image: %s, imagePullPolicy: Never, command: [sleep, '1000'], "
+        "resources: {{limits: {{cpu: 250m, memory: 32Mi}}}}}}"
+    )
     container %= busybox
     manifest.write_text(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: limited}\nspec:\n  terminationGracePeriodSeconds: 0\n"
