@@ -42,7 +42,7 @@ def _words(event: Event) -> tuple[str, str]:
         return mark, f"exited with code {event.exit_code} ({event.message})"
     mark, pattern = WORDS.get(event.reason, ("!", "{reason}: {message}"))
     retry = f"{event.retry_s:.0f} s" if event.retry_s is not None else ""
-    return mark, pattern.format(reason=event.reason, message=event.message, retry=retry)
+    return mark, pattern.format(reason=event.reason, message=event.message, retry=retry).removesuffix(": ")
 
 
 class Prefix:

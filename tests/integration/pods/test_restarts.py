@@ -57,7 +57,7 @@ def test_a_container_that_keeps_failing_is_in_crash_loop_back_off(pods: Pods) ->
         for line in client.stderr:
             if "before the next try" in line:
                 break
-        assert "web/main  waiting 10 s before the next try" in line
+        assert "web/main  waiting 10 s before the next try\n" in line
         client.terminate()
         assert client.wait(20) == 130
 
