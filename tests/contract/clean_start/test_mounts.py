@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import leaks
 from tests.command import Minirt
 from tests.contract.clean_start import looks
 
@@ -86,4 +85,3 @@ def test_the_environment_is_the_containers(minirt: Minirt, busybox: str, monkeyp
     monkeypatch.setenv("SECRET", "of the host")
     names = [line.partition("=")[0] for line in minirt.output("run", "--rm", busybox, "env").splitlines()]
     assert sorted(names) == ["HOME", "HOSTNAME", "PATH"]
-    assert leaks.cgroup_tops() == [] or "MINIRT_CGROUP" not in names
