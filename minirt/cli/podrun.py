@@ -88,7 +88,8 @@ def in_foreground(zygote: Zygote, pod: Pod, options: Options) -> int:
 
 
 def _worker(zygote: Zygote, pod: Pod, options: Options, observer: events.Observer, *, fail_fast: bool) -> PodWorker:
-    gc.enable()  # a worker lives as long as its pod
+    gc.freeze()  # a worker lives as long as its pod; what it has imported is no garbage
+    gc.enable()
     face = EngineFace(zygote, trace=options["trace"], best_effort=options["best_effort_limits"])
     backoff = Backoff(cap_s=options["backoff_cap"]) if options["backoff_cap"] else Backoff()
     return PodWorker(face, pod, observer=observer, backoff=backoff, fail_fast=fail_fast)

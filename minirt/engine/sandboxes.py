@@ -102,11 +102,20 @@ def _build(record: SandboxRecord) -> str:
         cleanup=config.single,
     )
     with ShimClient(record.id) as shim:
-        _, received = shim.call_with_fds(request)
+        number = shim.send(request)
+        if bridged:
+            _import_network()  # while the shim is at work
+        _, received = shim.answer_to(number)
     if not bridged:
         return ""
     with socket.socket(fileno=received[0]) as inner:
         return _attach(record, inner)
+
+
+def _import_network() -> None:
+    from minirt.network import bridge, rtnetlink  # noqa: F401  bridge is for attach
+
+    rtnetlink.codec()
 
 
 def _attach(record: SandboxRecord, inner: socket.socket) -> str:

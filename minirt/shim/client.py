@@ -62,7 +62,10 @@ class ShimClient:
         self, request: AnyRequest, descriptors: list[int] | None = None
     ) -> tuple[dict[str, Any], list[int]]:
         """Send a request; return its answer and the descriptors that came with it."""
-        number = self.send(request, descriptors)
+        return self.answer_to(self.send(request, descriptors))
+
+    def answer_to(self, number: int) -> tuple[dict[str, Any], list[int]]:
+        """Wait for the answer to what ``send`` has sent; return it and the descriptors that came with it."""
         while True:
             answer, received = self._receive()
             if answer.id == number or answer.is_refusal:
