@@ -7,6 +7,7 @@ shim ── event ──┴▶ poll ─▶ (container id, state)        ◀─�
 import contextlib
 import os
 import select
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,7 @@ class EventStream:
         self._shims: dict[int, ShimClient] = {}
         self._new: list[str] = []
         self._over = False
+        self._lock = threading.Lock()  # the pipe's number is another file's as soon as it is closed
         for record in store.sandboxes(owner):
             self.follow(record.id)
 
@@ -35,15 +37,18 @@ class EventStream:
         self._ring()
 
     def _ring(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_w, b"+")
+        with self._lock, contextlib.suppress(BlockingIOError):
+            if self._wake_w >= 0:
+                os.write(self._wake_w, b"+")
 
     def _close(self) -> None:
         for shim in self._shims.values():
             shim.close()
         self._shims.clear()
-        os.close(self._wake_r)
-        os.close(self._wake_w)
+        with self._lock:
+            os.close(self._wake_r)
+            os.close(self._wake_w)
+            self._wake_w = -1
 
     def events(self) -> Iterator[tuple[str, str]]:
         """Yield (container id, new state), until ``cancel``."""
