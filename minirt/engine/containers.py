@@ -118,7 +118,7 @@ def status(record: ContainerRecord) -> Status:
     found = statuses.read(record.id)
     if found is None:
         return CREATED
-    if found.state == "exited" or found.is_alive():
+    if found.state in {"exited", "unknown"} or found.is_alive():
         return found
     with contextlib.suppress(MinirtError), ShimClient(record.sandbox_id) as shim:
         shim.call(protocol.Wait(container=record.id))
@@ -199,8 +199,8 @@ def remove(record: ContainerRecord, *, force: bool = False) -> None:
         Conflict: it runs, and ``force`` is not given.
     """
     found = status(record)
-    if found.state == "running" and not force:
-        raise Conflict(f"remove {record.config.name}", "it is running", "stop it first, or use --force")
+    if found.state in {"running", "unknown"} and not force:
+        raise Conflict(f"remove {record.config.name}", f"it is {found.state}", "stop it first, or use --force")
     if found.state != "exited" and found.pid:
         stop(record, 0)
     with contextlib.suppress(MinirtError), ShimClient(record.sandbox_id) as shim:

@@ -29,6 +29,7 @@ STATES = {
     "created": cri.ContainerState.CONTAINER_CREATED,
     "running": cri.ContainerState.CONTAINER_RUNNING,
     "exited": cri.ContainerState.CONTAINER_EXITED,
+    "unknown": cri.ContainerState.CONTAINER_UNKNOWN,
 }
 
 

@@ -5,6 +5,7 @@ ended and may still be asked for its logs.
 """
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from minirt import paths
 from minirt.cgroups import lifecycle
 from minirt.cgroups import tree as cgroup_tree
-from minirt.engine import containers, leftovers, names, sandboxes, store
+from minirt.engine import containers, names, sandboxes, store
 from minirt.engine.records import SandboxRecord
 from minirt.errors import NotFound
 from minirt.pod import sandbox
@@ -20,8 +21,9 @@ from minirt.pod import sandbox
 
 def prune() -> Iterator[str]:
     """Remove what crashes left; yield a line for each thing removed."""
+    yield from _broken_containers()
     yield from _sandboxes()
-    yield from _containers()
+    yield from _orphans()
     yield from _network()
     yield from _cgroups()
     yield from names.prune()
@@ -44,7 +46,8 @@ def _sandboxes() -> Iterator[str]:
         try:
             record = store.sandbox(sandbox_id)
         except NotFound:
-            yield from _remove_foreign(sandbox_id)
+            sandboxes.remove(sandbox_id)
+            yield f"sandbox {sandbox_id}: its record is of another boot, or cannot be read"
             continue
         if sandboxes.is_abandoned(record):
             sandboxes.remove(sandbox_id)
@@ -54,34 +57,36 @@ def _sandboxes() -> Iterator[str]:
             yield f"what sandbox {sandbox_id} borrowed: its shim had died, and nothing runs in it"
 
 
-def _remove_foreign(sandbox_id: str) -> Iterator[str]:
-    """Remove a sandbox whose record cannot be used: another boot's."""
-    directory = paths.sandbox_dir(sandbox_id)
-    if directory.exists():
-        sandbox.unmake(str(directory))
-        store.remove_directory(directory)
-        yield f"sandbox {sandbox_id} of another boot"
-
-
 def _is_dead(record: SandboxRecord) -> bool:
     """Say whether a sandbox has neither a shim nor a running container."""
     if sandboxes.is_ready(record):
         return False
-    return all(containers.status(one).state != "running" for one in store.containers(record.id))
+    return all(containers.status(one).state in {"created", "exited"} for one in store.containers(record.id))
 
 
-def _containers() -> Iterator[str]:
+def _broken_containers() -> Iterator[str]:
+    """Remove containers without a record, and those whose maker died before they were whole.
+
+    Should one without a record run, ``_cgroups`` or the end of its sandbox ends it.
+    """
     for container_id in store.ids_in(paths.state_root() / "containers"):
         try:
             record = store.container(container_id)
         except NotFound:
             store.remove_directory(paths.container_dir(container_id))
-            yield f"container {container_id} of another boot"
+            yield f"container {container_id}: its record is of another boot, or cannot be read"
             continue
-        orphan = not paths.sandbox_dir(record.sandbox_id).exists()
-        if orphan or (not store.is_made(record) and store.is_dead(record.creator)):
-            leftovers.forget_container(record)
+        if not store.is_made(record) and store.is_dead(record.creator):
+            containers.remove(record, force=True)
             yield f"half-made container {container_id}"
+
+
+def _orphans() -> Iterator[str]:
+    """Remove containers whose sandbox is gone."""
+    for record in store.containers(half_made=True):
+        if not paths.sandbox_dir(record.sandbox_id).exists():
+            containers.remove(record, force=True)
+            yield f"container {record.id}: its sandbox is gone"
 
 
 def _live_sandboxes() -> set[str]:
@@ -102,14 +107,23 @@ def _cgroups() -> Iterator[str]:
         found = lifecycle.children(tree.root)
     except FileNotFoundError:
         return
-    wanted = {tree.at(record.config.cgroup) for record in store.sandboxes() if record.state != "stopped"}
-    for path in found:
-        if path not in wanted:
+    inner = [path for pod in found for path in _of_containers(pod)]
+    pods = {tree.at(record.config.cgroup) for record in store.sandboxes() if record.state != "stopped"}
+    known = pods | {tree.at(record.cgroup) for record in store.containers(half_made=True)}
+    for path in (*inner, *found):
+        if path not in known:
             lifecycle.kill(path)
             lifecycle.remove(path)
             yield f"cgroup {path}"
-    if not wanted:
+    if not pods:
         lifecycle.remove(tree.root)
+
+
+def _of_containers(pod: str) -> list[str]:
+    """Return the cgroups of a pod's containers: all in it but for those of its helpers."""
+    with contextlib.suppress(FileNotFoundError):
+        return [path for path in lifecycle.children(pod) if os.path.basename(path) not in sandbox.LEAVES]
+    return []
 
 
 def _half_removed() -> Iterator[str]:

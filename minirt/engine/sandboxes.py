@@ -10,6 +10,7 @@ failed half way, whoever died in it.
 
 import contextlib
 import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -169,7 +170,21 @@ def is_abandoned(record: SandboxRecord) -> bool:
 def stop(sandbox_id: str) -> None:
     """Kill the sandbox's containers, free its address and namespaces, end its shim. May be called many times."""
     with contextlib.suppress(NotFound), store.locked(sandbox_id):
-        _stop(store.sandbox(sandbox_id))
+        try:
+            record = store.sandbox(sandbox_id)
+        except NotFound:
+            _stop_without_record(sandbox_id)
+        else:
+            _stop(record)
+
+
+def _stop_without_record(sandbox_id: str) -> None:
+    """Stop what its shim knows of; its address and its cgroup are found by ``minirt system prune``."""
+    with contextlib.suppress(MinirtError), ShimClient(sandbox_id) as shim:
+        for container_id in shim.call(protocol.List())["containers"]:
+            shim.call(protocol.Stop(container=container_id, signal=signal.SIGKILL, grace_s=0))
+    sandbox.unmake(str(paths.sandbox_dir(sandbox_id)))
+    _end_shim(sandbox_id)
 
 
 def _stop(record: SandboxRecord) -> None:

@@ -43,10 +43,13 @@ def discard(root: Path, path: Path) -> Path:
 
 
 def layers_of(container: Path) -> list[str] | None:
-    """Return the chain ids that a container's snapshot stands on, None where there is no such snapshot."""
+    """Return the chain ids that a container's snapshot stands on, None where there is no such snapshot.
+
+    It is not worth a wait for the disk: one that a power cut left empty was of a container that has ended by it.
+    """
     try:
         return msgspec.json.decode((container / "layers.json").read_bytes(), type=list[str])
-    except FileNotFoundError:
+    except (FileNotFoundError, msgspec.DecodeError):
         return None
 
 

@@ -30,6 +30,9 @@ from minirt.namespaces.sysctl import plan_sysctls
 from minirt.oci import sync
 from minirt.pod.pause import Pause
 
+LEAVES = KEEPER, PAUSE = "keeper", "pause"
+"""The cgroups of our own processes in a pod's; the others are its containers'."""
+
 
 class Plan(Struct, frozen=True):
     """What a sandbox is made of. ``directory`` is its state directory, ``cgroup`` a path in our tree."""
@@ -76,11 +79,11 @@ class Plan(Struct, frozen=True):
         """Yield (stage, description) of every operation in order."""
         yield from _described("shim", self.outside())
         if self.kinds:
-            yield from _described("shim", self.leaf("keeper"))
+            yield from _described("shim", self.leaf(KEEPER))
             yield "shim", "clone3 CLONE_INTO_CGROUP|CLONE_PIDFD"
             yield from _described("keeper", self.keeper())
         if self.share_pid:
-            yield from _described("shim", self.leaf("pause"))
+            yield from _described("shim", self.leaf(PAUSE))
             yield "shim", "clone3 CLONE_NEWPID|CLONE_NEWNS|CLONE_NEWCGROUP|CLONE_INTO_CGROUP|CLONE_PIDFD"
             yield from _described("pause", self.pause())
             yield "shim", f"mount --bind /proc/<pause>/ns/pid {pin_path(self.directory, 'pid')}"
@@ -200,7 +203,7 @@ def _keep(plan: Plan, netlink: bool) -> int:
     It lives in a leaf of the pod's cgroup: whoever removes the sandbox kills it there, so that it pins nothing later.
     """
     ours, theirs = sync.pair()
-    with ours, _leaf(plan, "keeper") as cgroup_fd:
+    with ours, _leaf(plan, KEEPER) as cgroup_fd:
         pid, pidfd = process.clone3(0, cgroup_fd)
         if pid == 0:
             ours.close()
@@ -252,7 +255,7 @@ def _start_pause(plan: Plan) -> int:
     """Start the pause process in a leaf of the pod's cgroup, and pin its PID namespace; return its pid."""
     ours, theirs = sync.pair()
     flags = process.CLONE_NEWPID | process.CLONE_NEWNS | process.CLONE_NEWCGROUP
-    with ours, _leaf(plan, "pause") as cgroup_fd:
+    with ours, _leaf(plan, PAUSE) as cgroup_fd:
         pid, pidfd = process.clone3(flags, cgroup_fd)
         if pid == 0:
             ours.close()

@@ -52,11 +52,13 @@ def write(container_id: str, status: Status) -> None:
 
 
 def read(container_id: str) -> Status | None:
-    """Return the container's status as last written; None before its first."""
+    """Return the container's status as last written; None before its first, "unknown" where it cannot be read."""
     try:
         return msgspec.json.decode((paths.container_dir(container_id) / "status.json").read_bytes(), type=Status)
     except FileNotFoundError:
         return None
+    except msgspec.DecodeError as error:
+        return Status(state="unknown", exit_code=UNKNOWN_CODE, message=str(error))
 
 
 def replace_file(path: Path, data: bytes) -> None:
