@@ -59,10 +59,14 @@ class Zygote:
             ShimError: the zygote is gone.
             StepFailed: the shim's socket cannot be made.
         """
-        fds.send(self._socket, msgspec.json.encode({"sandbox": sandbox_id, "trace": trace}))
-        data, _ = fds.receive(self._socket)
+        ended = ShimError("start a shim", "the zygote has ended", "try again")
+        try:
+            fds.send(self._socket, msgspec.json.encode({"sandbox": sandbox_id, "trace": trace}))
+            data, _ = fds.receive(self._socket)
+        except ConnectionError as error:
+            raise ended from error
         if not data:
-            raise ShimError("start a shim", "the zygote has ended", "try again")
+            raise ended
         answer = msgspec.json.decode(data)
         if "error" in answer:
             raise from_wire(answer["error"])
@@ -93,6 +97,9 @@ def _run(requests: socket.socket) -> NoReturn:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # a shim that ends leaves no zombie
+        from minirt.linux import prctl
+
+        prctl.set_name("minirt-zygote")
         from minirt.security.capabilities import last_cap
         from minirt.shim import server
 
