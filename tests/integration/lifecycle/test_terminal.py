@@ -65,7 +65,7 @@ def test_keys_go_through_and_the_exit_code_comes_back(opened: Open) -> None:
 def test_ctrl_c_and_ctrl_d_are_the_containers(opened: Open) -> None:
     with opened("sh") as terminal:
         terminal.await_text("# ")
-        terminal.type("echo up; sleep 1000\r")
+        terminal.type("sh -c 'echo up; exec sleep 1000'\r")
         terminal.await_text("\nup\r\n")
         terminal.type(CTRL_C)
         terminal.await_text("# ")
