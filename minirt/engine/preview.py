@@ -62,7 +62,7 @@ def _network(record: SandboxRecord) -> Iterator[tuple[str, str]]:
 
         settings = BridgeSettings()
         first = IPv4Interface((int(settings.gateway.ip) + 1, settings.subnet.prefixlen))
-        for operation in plan_attach(record.id, first, settings):
+        for operation in plan_attach(record.id, first, settings, sandboxes.port_mappings(record.config)):
             yield "engine", operation.describe()
 
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -29,6 +30,9 @@ from minirt.shim import protocol
 from minirt.shim import status as statuses
 from minirt.shim.client import ShimClient
 from minirt.shim.zygote import Zygote
+
+if TYPE_CHECKING:
+    from minirt.network.settings import PortMapping
 
 NEVER_ATTACHED = ("none", "host")
 
@@ -120,17 +124,22 @@ def _import_network() -> None:
 
 
 def _attach(record: SandboxRecord, inner: socket.socket) -> str:
+    from minirt.network.bridge import attach
+
+    netns = Path(sandbox.pin_path(str(paths.sandbox_dir(record.id)), "network"))
+    return str(attach(record.id, netns, inner, ports=port_mappings(record.config)).address.ip)
+
+
+def port_mappings(config: SandboxConfig) -> list["PortMapping"]:
+    """Return a sandbox's ports in the words of the network; an empty host address is every one."""
     from ipaddress import IPv4Address
 
-    from minirt.network.bridge import attach
     from minirt.network.settings import PortMapping
 
-    ports = [
+    return [
         PortMapping(port.host_port, port.container_port, port.protocol, IPv4Address(port.host_ip or "0.0.0.0"))
-        for port in record.config.ports
+        for port in config.ports
     ]
-    netns = Path(sandbox.pin_path(str(paths.sandbox_dir(record.id)), "network"))
-    return str(attach(record.id, netns, inner, ports=ports).address.ip)
 
 
 def _write_files(directory: Path, config: SandboxConfig, address: str) -> None:
