@@ -202,17 +202,15 @@ static long rt_link_up(const char *name)
 }
 
 /* Every signal back to its default and none blocked: CPython ignores SIGPIPE and SIGXFSZ, and exec keeps what is
- * ignored. Real-time signals 32 and 33 belong to libc and refuse; that is as it should be. */
+ * ignored. Past libc, which keeps real-time signals 32 and 33 to itself: whoever started us may have blocked them. */
 static void default_signals(void)
 {
-    struct sigaction action = {0};
-    sigset_t none;
+    struct { void *handler; unsigned long flags; void *restorer; uint64_t mask; } action = {0};
+    uint64_t none = 0;
     int number;
-    action.sa_handler = SIG_DFL;
-    for (number = 1; number < NSIG; number++)
-        sigaction(number, &action, NULL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    for (number = 1; number <= 64; number++)
+        syscall(SYS_rt_sigaction, number, &action, NULL, sizeof none);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none);
 }
 
 static void report(int fd, const char *step, int number)

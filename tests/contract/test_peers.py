@@ -80,4 +80,4 @@ def test_an_oci_runtime_runs_a_bundle(
 
 def test_the_registry_answers(registry: Registry) -> None:
     with urllib.request.urlopen(f"http://{registry.address}/v2/_catalog", timeout=10) as answer:
-        assert answer.read().strip() == b'{"repositories":[]}'
+        assert answer.read().startswith(b'{"repositories":[')

@@ -12,7 +12,7 @@ from minirt.cgroups import lifecycle, tree
 from minirt.cgroups.tree import Tree
 
 pytestmark = [
-    pytest.mark.vm,
+    pytest.mark.root,
     pytest.mark.skipif(not tree.is_systemd(), reason="systemd: it is not PID 1"),
 ]
 

@@ -60,7 +60,7 @@ def test_a_dump_ends(route: Rtnetlink) -> None:
     assert "lo" in [link.get_attr("IFLA_IFNAME") for link in route.ask(Message("RTM_GETLINK", flags=NLM_F_DUMP))]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root: may")
+@pytest.mark.skipif(os.geteuid() == 0, reason="whoever is root may")
 def test_the_kernel_refuses_who_may_not(route: Rtnetlink) -> None:
     with pytest.raises(PermissionError):
         route.change(Message("RTM_DELLINK", attributes={"IFLA_IFNAME": "lo"}))
