@@ -19,7 +19,9 @@
 An error crosses a process boundary as a dict (``to_wire``) and is raised on the other side as itself (``from_wire``).
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 
@@ -119,6 +121,15 @@ class NetworkError(MinirtError):
 
 class ShimError(MinirtError):
     """The sandbox's shim is dead, or speaks another version of the protocol."""
+
+
+@contextlib.contextmanager
+def raised_as_step(what: str) -> Iterator[None]:
+    """Raise an OSError of the block, a full disk for one, as the StepFailed that says what was being done."""
+    try:
+        yield
+    except OSError as error:
+        raise StepFailed.from_os_error(what, error) from error
 
 
 def from_wire(data: dict[str, Any]) -> MinirtError:

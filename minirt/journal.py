@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -122,7 +122,8 @@ def _writer_to(fd: int) -> Sink:
     import json
 
     def write(record: Record) -> None:
-        os.write(fd, json.dumps(record).encode() + b"\n")
+        with suppress(OSError):  # a full disk costs the record, not the step
+            os.write(fd, json.dumps(record).encode() + b"\n")
 
     return write
 

@@ -18,7 +18,7 @@ import click
 from minirt.cli import podview
 from minirt.engine.face import EngineFace
 from minirt.engine.records import SandboxRecord
-from minirt.errors import Conflict, MinirtError, from_wire
+from minirt.errors import Conflict, MinirtError, StepFailed, from_wire
 from minirt.kubelet import events, loading, logs, node, preflight, requests, workers
 from minirt.kubelet.backoff import Backoff
 from minirt.kubelet.events import Event
@@ -163,6 +163,7 @@ def detached(zygote: Zygote, pod: Pod, options: Options, *, adopt: bool = False)
 def _daemon(zygote: Zygote, pod: Pod, options: Options, write: int, *, adopt: bool) -> NoReturn:
     """Be the pod's worker process."""
     code = 125
+    reports = _Reports(pod, write)
     try:
         os.setsid()
         workers.log_file(pod.uid).parent.mkdir(parents=True, exist_ok=True)
@@ -171,9 +172,12 @@ def _daemon(zygote: Zygote, pod: Pod, options: Options, write: int, *, adopt: bo
         for number, fd in enumerate((null, log, log)):
             os.dup2(fd, number)
         fds.close_all_but({0, 1, 2, write, zygote.fileno()})
-        code = _work(zygote, pod, options, _Reports(pod, write), adopt=adopt)
-    except BaseException:  # noqa: BLE001  a fork must never return into its parent's code
-        traceback.print_exc()
+        code = _work(zygote, pod, options, reports, adopt=adopt)
+    except BaseException as error:  # noqa: BLE001  a fork must never return into its parent's code
+        if isinstance(error, OSError) and reports.heard:
+            reports.fail(StepFailed.from_os_error(f"run the pod {pod.metadata.name}", error))
+        else:
+            traceback.print_exc()
     finally:
         sys.stdout.flush()
         os._exit(code)
@@ -201,6 +205,15 @@ class _Reports:
         self.close()
         self.settled()
 
+    @property
+    def heard(self) -> bool:
+        """Say whether somebody waits for it."""
+        return self._write is not None
+
+    def fail(self, error: MinirtError) -> None:
+        """Say that it came to nothing."""
+        self.say({"error": error.to_wire()})
+
     def say(self, report: dict[str, Any]) -> None:
         if self._write is not None:
             with contextlib.suppress(BrokenPipeError):
@@ -221,7 +234,7 @@ def _work(zygote: Zygote, pod: Pod, options: Options, reports: _Reports, *, adop
                 reports.up()
             code = worker.run() if adopt else _run_or_remove(worker, pod)
     except MinirtError as error:
-        reports.say({"error": error.to_wire()})
+        reports.fail(error)
         if not adopt:
             workers.log_file(pod.uid).unlink(missing_ok=True)  # there is no such pod
         return error.exit_code
@@ -232,7 +245,7 @@ def _work(zygote: Zygote, pod: Pod, options: Options, reports: _Reports, *, adop
 def _run_or_remove(worker: PodWorker, pod: Pod) -> int:
     try:
         return worker.run()
-    except MinirtError:
+    except (MinirtError, OSError):
         worker.remove()
         shutil.rmtree(requests.log_directory(pod), ignore_errors=True)
         raise

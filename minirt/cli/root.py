@@ -6,6 +6,7 @@ Exit codes are docker's: the container's own; 125 minirt failed; 126 the command
 found; 128+n a signal.
 """
 
+import errno
 import importlib
 import io
 import os
@@ -14,7 +15,7 @@ from typing import Any
 
 import click
 
-from minirt.errors import MinirtError
+from minirt.errors import MinirtError, StepFailed
 
 COMMANDS = {
     "pod": ("minirt.cli.pod:pod", "Run pods from Kubernetes manifests, and look after them."),
@@ -31,6 +32,9 @@ COMMANDS = {
     "explain": ("minirt.cli.explain:explain", "Show, step by step, how a pod or container was made."),
     "system": ("minirt.cli.system:system", "Check this machine, and remove what crashes left."),
 }
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""What a file system may answer to whoever writes a file, through no fault of ours."""
 
 
 class Lazy(click.Group):
@@ -75,6 +79,10 @@ def run(words: list[str]) -> int:
         return 130
     except (click.ClickException, MinirtError, BrokenPipeError, PermissionError) as error:
         return _tell(error)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        return _tell(StepFailed.from_os_error("write a file", error, do="make room on that file system"))
 
 
 def _tell(error: Exception) -> int:

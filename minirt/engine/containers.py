@@ -19,7 +19,7 @@ from minirt.engine import leftovers, signals, store, users
 from minirt.engine.compile import compile_container
 from minirt.engine.devices import host_devices
 from minirt.engine.records import ContainerConfig, ContainerRecord, SandboxRecord
-from minirt.errors import Conflict, MinirtError, ShimError
+from minirt.errors import Conflict, MinirtError, ShimError, raised_as_step
 from minirt.images.image import Image
 from minirt.images.snapshots import Overlay, Snapshots
 from minirt.oci import spec as specs
@@ -58,7 +58,7 @@ def create(sandbox: SandboxRecord, config: ContainerConfig, image: Image, contai
         owner=sandbox.config.owner,
         creator=store.me(),
     )
-    with contextlib.ExitStack() as undo:
+    with raised_as_step(f"create container {config.name}"), contextlib.ExitStack() as undo:
         store.create(record)
         undo.callback(leftovers.forget_container, record)
         overlay = Snapshots(paths.data_root()).prepare(container_id, image)
@@ -120,13 +120,14 @@ def status(record: ContainerRecord) -> Status:
         return CREATED
     if found.state in {"exited", "unknown"} or found.is_alive():
         return found
+    ended = found.exited(UNKNOWN_CODE, "Unknown", "its shim had ended, so nobody saw the exit")
     with contextlib.suppress(MinirtError), ShimClient(record.sandbox_id) as shim:
-        shim.call(protocol.Wait(container=record.id))
-    again = statuses.read(record.id) or found
+        told = shim.call(protocol.Wait(container=record.id))
+        ended = found.exited(told["exit_code"], told["reason"], told["message"])
+    again = statuses.read(record.id) or ended
     if again.state != "exited":
-        message = "its shim had ended, so nobody saw the exit"
-        again = again.exited(UNKNOWN_CODE, "Unknown", message)
-        with contextlib.suppress(FileNotFoundError):
+        again = ended
+        with contextlib.suppress(OSError):  # it is being removed, or the disk is full: the next reader finds the same
             statuses.write(record.id, again)
     return again
 

@@ -24,7 +24,7 @@ from minirt.cgroups import tree as cgroup_tree
 from minirt.engine import leftovers, store
 from minirt.engine.compile import shared_kinds
 from minirt.engine.records import SandboxConfig, SandboxRecord
-from minirt.errors import Conflict, MinirtError, NotFound
+from minirt.errors import Conflict, MinirtError, NotFound, raised_as_step
 from minirt.pod import files, sandbox
 from minirt.shim import protocol
 from minirt.shim import status as statuses
@@ -59,7 +59,7 @@ def run(config: SandboxConfig, zygote: Zygote, sandbox_id: str = "") -> SandboxR
         creator=store.me(),
     )
     directory = paths.sandbox_dir(sandbox_id)
-    with contextlib.ExitStack() as undo:
+    with raised_as_step(f"make sandbox {config.name}"), contextlib.ExitStack() as undo:
         store.create(record)
         undo.callback(remove, sandbox_id)
         trace = _trace(directory) if config.trace else ""
@@ -179,12 +179,23 @@ def is_abandoned(record: SandboxRecord) -> bool:
 def stop(sandbox_id: str) -> None:
     """Kill the sandbox's containers, free its address and namespaces, end its shim. May be called many times."""
     with contextlib.suppress(NotFound), store.locked(sandbox_id):
-        try:
-            record = store.sandbox(sandbox_id)
-        except NotFound:
-            _stop_without_record(sandbox_id)
-        else:
-            _stop(record)
+        _stop(sandbox_id)
+        record = store.sandbox(sandbox_id)
+        if record.state != "stopped":
+            store.save(structs.replace(record, state="stopped", address=""))
+
+
+def _stop(sandbox_id: str) -> None:
+    """Stop it, unless it is: by then the pod may have another sandbox, in the same cgroup."""
+    try:
+        record = store.sandbox(sandbox_id)
+    except NotFound:
+        _stop_without_record(sandbox_id)
+        return
+    if record.state != "stopped":
+        lifecycle.kill(cgroup_tree.find().at(record.config.cgroup))
+        _await_exits(record.id)
+        take_down(record)
 
 
 def _stop_without_record(sandbox_id: str) -> None:
@@ -194,17 +205,6 @@ def _stop_without_record(sandbox_id: str) -> None:
             shim.call(protocol.Stop(container=container_id, signal=signal.SIGKILL, grace_s=0))
     sandbox.unmake(str(paths.sandbox_dir(sandbox_id)))
     _end_shim(sandbox_id)
-
-
-def _stop(record: SandboxRecord) -> None:
-    """Stop it, unless it is: by then the pod may have another sandbox, in the same cgroup."""
-    if record.state == "stopped":
-        return
-    cgroup = cgroup_tree.find().at(record.config.cgroup)
-    lifecycle.kill(cgroup)
-    _await_exits(record.id)
-    take_down(record)
-    store.save(structs.replace(record, state="stopped", address=""))
 
 
 def take_down(record: SandboxRecord) -> None:
@@ -245,11 +245,9 @@ def _until_hung_up(shim: ShimClient) -> None:
 
 
 def remove(sandbox_id: str) -> None:
-    """Stop a sandbox and remove it with its containers; one that is gone is fine."""
-    directory = paths.sandbox_dir(sandbox_id)
-    with contextlib.suppress(NotFound):
-        stop(sandbox_id)
-        with store.locked(sandbox_id):
-            for container in store.containers(sandbox_id, half_made=True):
-                leftovers.forget_container(container)
-            store.remove_directory(directory)
+    """Stop a sandbox and remove it with its containers; one that is gone is fine. No file is made for that."""
+    with contextlib.suppress(NotFound), store.locked(sandbox_id):
+        _stop(sandbox_id)
+        for container in store.containers(sandbox_id, half_made=True):
+            leftovers.forget_container(container)
+        store.remove_directory(paths.sandbox_dir(sandbox_id))

@@ -5,6 +5,7 @@ being made or unmade, and is passed over; a record of another boot is as good as
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -27,11 +28,13 @@ Record = TypeVar("Record", SandboxRecord, ContainerRecord)
 def locked(sandbox_id: str) -> Iterator[None]:
     """Hold a sandbox's lock: what changes it or its containers happens one at a time. Not re-entrant.
 
+    It is on the sandbox's directory: no file has to be made, so that one can be removed on a full disk.
+
     Raises:
         NotFound: the sandbox is gone.
     """
     try:
-        fd = os.open(paths.sandbox_dir(sandbox_id) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(paths.sandbox_dir(sandbox_id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise NotFound(f"find sandbox {sandbox_id}", "it has been removed") from None
     with _holding(fd):
@@ -64,11 +67,13 @@ def create(record: SandboxRecord | ContainerRecord) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = directory.with_name(f".{record.id}.{os.getpid()}")
     staging.mkdir(mode=0o711)
-    (staging / _file(type(record), record.id).name).write_bytes(msgspec.json.encode(record))
     try:
+        (staging / _file(type(record), record.id).name).write_bytes(msgspec.json.encode(record))
         staging.rename(directory)
-    except OSError:
+    except OSError as error:
         shutil.rmtree(staging)
+        if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
+            raise
         raise Conflict(f"make {record.id}", "it exists already", "choose another id") from None
 
 

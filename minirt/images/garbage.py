@@ -37,9 +37,14 @@ def collect(root: Path) -> list[str]:
 
 def discard(root: Path, path: Path) -> Path:
     """Take something out of the store at once; return where it waits to be deleted, at worst by a later sweep."""
+    return path.rename(make_trash(root) / f"{path.name}-{os.urandom(4).hex()}")
+
+
+def make_trash(root: Path) -> Path:
+    """Make sure of the directory for what is discarded, and return it."""
     trash = root / "trash"
     trash.mkdir(mode=0o700, exist_ok=True)
-    return path.rename(trash / f"{path.name}-{os.urandom(4).hex()}")
+    return trash
 
 
 def layers_of(container: Path) -> list[str] | None:

@@ -82,7 +82,11 @@ class Snapshots:
         return self.get(key)
 
     def _make(self, home: Path, chain: list[str]) -> None:
-        """Make the directories under a temporary name: with the record, or not at all."""
+        """Make the directories under a temporary name: with the record, or not at all.
+
+        Where they go when they are removed is made now: then the disk may be full.
+        """
+        garbage.make_trash(self._root)
         new = home.with_name(home.name + garbage.NEW)
         if new.exists():
             disk.remove_tree(new)

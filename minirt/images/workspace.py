@@ -94,7 +94,7 @@ def workspace(root: Path) -> Iterator[Workspace]:
 def leases(root: Path) -> set[str]:
     """Return every digest that a job lays claim to, one at work or one to be repeated. Hold the store's lock."""
     found: set[str] = set()
-    for path in _top(root).glob(f"*/{LEASE}"):
+    for path in (root / "tmp").glob(f"*/{LEASE}"):
         found |= _read(path)
     return found
 

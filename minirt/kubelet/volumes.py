@@ -17,7 +17,7 @@ from pathlib import Path
 
 from minirt import journal, paths
 from minirt.crimessages import api_pb2 as cri
-from minirt.errors import InvalidInput, StepFailed
+from minirt.errors import InvalidInput, StepFailed, raised_as_step
 from minirt.kubelet import resources
 from minirt.kubelet.manifest import Container, EmptyDir, HostPath, Pod, Volume
 from minirt.linux import mount
@@ -42,7 +42,8 @@ def prepare(pod: Pod) -> None:
         InvalidInput: a hostPath is not what its ``type`` says.
         StepFailed: a directory or a tmpfs cannot be made.
     """
-    paths.volumes_dir(pod.uid).mkdir(mode=_POD_MODE, parents=True, exist_ok=True)
+    with raised_as_step(f"prepare the volumes of pod {pod.metadata.name}"):
+        paths.volumes_dir(pod.uid).mkdir(mode=_POD_MODE, parents=True, exist_ok=True)
     for index, volume in enumerate(pod.spec.volumes):
         with journal.because(f"spec.volumes[{index}]"):
             try:
@@ -118,8 +119,13 @@ def _create(place: Path, kind: str) -> None:
 
 
 def write_hosts(pod: Pod, text: str) -> None:
-    """Write the pod's /etc/hosts in place: containers hold a mount of this very file."""
-    (paths.volumes_dir(pod.uid) / ETC_HOSTS).write_text(text)
+    """Write the pod's /etc/hosts in place: containers hold a mount of this very file.
+
+    Raises:
+        StepFailed: the disk is full.
+    """
+    with raised_as_step(f"write /etc/hosts of pod {pod.metadata.name}"):
+        (paths.volumes_dir(pod.uid) / ETC_HOSTS).write_text(text)
 
 
 def mounts(pod: Pod, container: Container) -> list[cri.Mount]:

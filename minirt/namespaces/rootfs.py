@@ -6,8 +6,10 @@ All of it happens in the container's own mount namespace, so the host sees no mo
 Source: pivot_root(2), mount_namespaces(7), the kernel's Documentation/filesystems/overlayfs.rst.
 """
 
+import errno
 import os
 
+from minirt.errors import StepFailed
 from minirt.linux import mount
 from minirt.linux.operation import Operation
 from minirt.namespaces.inroot import InRoot
@@ -51,7 +53,11 @@ class MountOverlay(Operation[InRoot], frozen=True):
         return f"mount overlay of {len(self.lowers)} layers on {self.target} (upperdir {self.upper})"
 
     def execute(self, context: InRoot) -> None:
-        """Mount it and keep its descriptor as the root."""
+        """Mount it and keep its descriptor as the root.
+
+        Raises:
+            StepFailed: it came out read-only. overlayfs does not fail where it can make nothing in its work directory.
+        """
         fd = mount.fsopen("overlay")
         try:
             for lower in self.lowers:
@@ -62,6 +68,9 @@ class MountOverlay(Operation[InRoot], frozen=True):
             root = mount.fsmount(fd)
         finally:
             os.close(fd)
+        if os.fstatvfs(root).f_flag & os.ST_RDONLY:
+            why = f"the kernel mounted it read-only, for it could make nothing in {self.work}"
+            raise StepFailed(self.describe(), why, "is that disk full?", errno=errno.EROFS, step=type(self).__name__)
         _place_root(context, root, self.target)
 
 

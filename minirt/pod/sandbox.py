@@ -22,7 +22,7 @@ from minirt.cgroups import tree as cgroup_tree
 from minirt.cgroups.limits import linear
 from minirt.cgroups.plan import plan_cgroup
 from minirt.cgroups.resources import Resources
-from minirt.errors import MinirtError, ShimError, StepFailed
+from minirt.errors import MinirtError, ShimError, StepFailed, raised_as_step
 from minirt.linux import fds, mount, operation, process
 from minirt.linux.operation import Operation
 from minirt.namespaces.kinds import CLONE_NAMES, FLAGS, PROC_NAMES, JoinNamespace, SetHostname
@@ -175,7 +175,8 @@ def make(plan: Plan, *, netlink: bool) -> Made:
     Raises:
         StepFailed: the kernel refused a step.
     """
-    os.makedirs(f"{plan.directory}/ns", exist_ok=True)
+    with raised_as_step(f"mkdir {plan.directory}/ns"):
+        os.makedirs(f"{plan.directory}/ns", exist_ok=True)
     operation.run(plan.outside(), None)
     received = _keep(plan, netlink) if plan.kinds else -1
     return Made(received, _start_pause(plan) if plan.share_pid else 0)
@@ -269,7 +270,7 @@ def _start_pause(plan: Plan) -> int:
             message, _ = sync.receive(ours)
     if message is None or message["type"] == "failed":
         raise sync.failure(message, "pause") if message else ShimError("start pause", "it was killed", "try again")
-    Pin("pid", pin_path(plan.directory, "pid"), pid).execute(None)
+    operation.run([Pin("pid", pin_path(plan.directory, "pid"), pid)], None)
     return pid
 
 

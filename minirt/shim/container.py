@@ -172,7 +172,8 @@ class Container:
             journal.note("execve", self.plan.command, pid=self._launched.pid, of="init")
             warnings = tuple(self._warnings)
             self._update(structs.replace(self.status, state="running", started_at=time.time_ns(), warnings=warnings))
-            self._answer({"pid": self.status.pid, "warnings": self._warnings})
+            if not self._error:
+                self._answer({"pid": self.status.pid, "warnings": self._warnings})
 
     def _failed(self, error: MinirtError) -> None:
         """Keep the error for ``exited``, which comes at once: init leaves after its last word."""
@@ -231,7 +232,7 @@ class Container:
         for output in self.outputs.values():
             output.finish()
         self._release()
-        if self.status.state == "running":
+        if self.status.state == "running" and not self._error:
             reason = "OOMKilled" if oom else "Completed" if code == 0 else "Error"
             self._update(self.status.exited(code, reason))
         else:
@@ -283,8 +284,14 @@ class Container:
             reply(error, [])
 
     def _update(self, status: Status) -> None:
+        """Write its status. On a full disk it is not started; an exit is told to who asks, though not written."""
         self.status = status
-        statuses.write(self.id, status)
+        try:
+            statuses.write(self.id, status)
+        except OSError as error:
+            if status.state != "exited":
+                self._error = self._error or StepFailed.from_os_error(f"record the start of {self.id}", error)
+                self.kill_all()
         if status.state == "exited":
             for reply in self.waiters:
                 reply(exit_of(status), [])

@@ -312,6 +312,15 @@ def listen(sandbox_id: str) -> socket.socket:
     return listener
 
 
+def _open_log(sandbox_id: str, null: int) -> int:
+    """Return where the shim says what nobody asked for; a full disk costs the log, not the shim."""
+    path = paths.sandbox_dir(sandbox_id) / "shim.log"
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError:
+        return null
+
+
 def serve(sandbox_id: str, listener: socket.socket, last_cap: int, trace: str) -> None:
     """Be a shim until Shutdown: the entry point of the zygote's child. ``trace`` is the journal's file."""
     journal.stage = "shim"
@@ -319,7 +328,7 @@ def serve(sandbox_id: str, listener: socket.socket, last_cap: int, trace: str) -
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us may have blocked SIGCHLD, which the loop needs
     null = os.open("/dev/null", os.O_RDWR)
-    out = os.open(paths.sandbox_dir(sandbox_id) / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    out = _open_log(sandbox_id, null)
     for number, fd in enumerate((null, out, out)):
         os.dup2(fd, number)
     fds.close_all_but({0, 1, 2, listener.fileno()})

@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[3]
 SETTLED_S = 8.0
 BEYOND = 50
 KINDS = tuple(kind for kind in leaks.KINDS if kind.name not in {"descriptor", "state file"})
-LOCKS = {".lock", "lock", "images.lock", "bridge.lock"}
+LOCKS = {".lock", "images.lock", "bridge.lock"}
 
 POD = """
 apiVersion: v1

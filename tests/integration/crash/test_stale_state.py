@@ -29,7 +29,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 FILES = (
     *("sandboxes/*/sandbox.json", "containers/*/container.json", "containers/*/status.json"),
     *("containers/*/config.json", "workers/*.json", "names/*", "network/bridge.lock"),
-    *("sandboxes/*/hosts", "sandboxes/*/lock", "snapshots/containers/*/layers.json"),
+    *("sandboxes/*/hosts", "snapshots/containers/*/layers.json"),
 )
 
 
