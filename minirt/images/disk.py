@@ -39,7 +39,7 @@ def move(source: Path, target: Path) -> None:
 @contextlib.contextmanager
 def flocked(path: Path) -> Iterator[None]:
     """Hold a lock on a directory or a file (which is made) against other processes and other threads."""
-    fd = _open(path)
+    fd = os.open(path, _DIRECTORY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
@@ -48,8 +48,8 @@ def flocked(path: Path) -> Iterator[None]:
 
 
 def is_flocked(path: Path) -> bool:
-    """Say whether somebody holds a lock on a directory or a file."""
-    fd = _open(path)
+    """Say whether somebody holds a lock on a directory or a file. Raises OSError: ENOENT, it is not there."""
+    fd = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -101,7 +101,3 @@ def _move_up(source: int, top: int, moved: str, count: int) -> int:
                 os.rename(child.name, f"{moved}{count}", src_dir_fd=source, dst_dir_fd=top)
                 count += 1
     return count
-
-
-def _open(path: Path) -> int:
-    return os.open(path, _DIRECTORY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o600)

@@ -7,7 +7,8 @@
 A job that fails or dies leaves its lease behind, for a day: what was downloaded and verified is still there when the
 pull is repeated. Everything else of it is swept by the next job.
 
-Every lease is written, and all are read by garbage collection, under the store's lock.
+Directories come and go under tmp/.lock. Every lease is written, and all are read by garbage collection, under the
+store's lock.
 """
 
 import contextlib
@@ -82,13 +83,14 @@ def workspace(root: Path) -> Iterator[Workspace]:
         try:
             yield job
         except BaseException:
-            _empty(path)
-            if not job.leased:
-                path.rmdir()
+            with disk.flocked(top / ".lock"):
+                _empty(path)
+                if not job.leased:
+                    path.rmdir()
             raise
-        disk.remove_tree(path)
-    with disk.flocked(top / ".lock"):
-        _sweep(top, fulfilled=job.leased)
+        with disk.flocked(top / ".lock"):
+            disk.remove_tree(path)
+            _sweep(top, fulfilled=job.leased)
 
 
 def leases(root: Path) -> set[str]:

@@ -1,14 +1,18 @@
 """The end of a pod: its containers stopped in parallel within their grace, then its sandboxes and its volumes gone."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from minirt.crimessages import api_pb2 as cri
 from minirt.engine.podface import PodFace
+from minirt.errors import MinirtError
 from minirt.kubelet import pods, volumes
 from minirt.kubelet.pods import Actual
 
 MIN_GRACE_S = 2
 """A container gets at least this long, whatever its manifest says."""
+STOP_PAUSES_S = (0.1, 0.5)
+"""How long to wait before a sandbox's stop is tried again."""
 
 
 def stop(face: PodFace, actual: Actual, grace_s: int) -> None:
@@ -25,7 +29,24 @@ def stop(face: PodFace, actual: Actual, grace_s: int) -> None:
         for call in calls:
             call.result()
     for sandbox in actual.sandboxes:
-        face.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox.id))
+        stop_sandbox(face, sandbox.id)
+
+
+def stop_sandbox(face: PodFace, sandbox_id: str) -> None:
+    """Stop a sandbox, trying again: taking a network down fails where somebody else takes it down at the same time.
+
+    Raises:
+        MinirtError: the runtime refused, the last time too.
+    """
+    request = cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id)
+    for pause_s in STOP_PAUSES_S:
+        try:
+            face.StopPodSandbox(request)
+        except MinirtError:
+            time.sleep(pause_s)
+        else:
+            return
+    face.StopPodSandbox(request)
 
 
 def _stop_container(face: PodFace, container_id: str, grace_s: int) -> None:
@@ -40,6 +61,6 @@ def remove(face: PodFace, uid: str) -> None:
     """
     actual = pods.look(face, uid)
     for sandbox in actual.sandboxes:
-        face.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox.id))
+        stop_sandbox(face, sandbox.id)
         face.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox.id))
     volumes.remove(uid)

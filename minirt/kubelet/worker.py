@@ -126,7 +126,7 @@ class PodWorker:
 
     def _stop_sandboxes(self, actual: Actual) -> None:
         for sandbox in actual.sandboxes:
-            self._face.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox.id))
+            ending.stop_sandbox(self._face, sandbox.id)
 
     def _look(self) -> Actual:
         """Look at the runtime, and tell of each container that has ended since the last look."""
@@ -177,5 +177,5 @@ class PodWorker:
             return False
         self._stopped.add(sandbox_id)
         self._observer(Event("SandboxChanged", "the sandbox died", warning=True))
-        self._face.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id))
+        ending.stop_sandbox(self._face, sandbox_id)
         return True

@@ -194,6 +194,9 @@ def test_the_lock_keeps_others_out(store: ImageStore) -> None:
     with locked(store.root):
         assert disk.is_flocked(store.root / "images.lock")
     assert not disk.is_flocked(store.root / "images.lock")
+    with pytest.raises(FileNotFoundError):
+        disk.is_flocked(store.root / "gone")
+    assert not (store.root / "gone").exists(), "asking makes nothing"
 
 
 def test_removal_goes_deeper_than_recursion(tmp_path: Path) -> None:
