@@ -96,6 +96,17 @@ def remove(path: str, timeout_s: float = 5.0) -> None:
         _wait(path, "populated", False, deadline - time.monotonic(), f"remove {path}")
 
 
+def end(path: str) -> None:
+    """Remove a cgroup with all that lives in it; where nothing does, rmdir is all it takes.
+
+    Raises:
+        StepFailed: a process outlived its SIGKILL.
+    """
+    if not _removed(path):
+        kill(path)
+        remove(path)
+
+
 def _removed(path: str) -> bool:
     """Remove the tree from its leaves up; False when something in it is busy."""
     try:

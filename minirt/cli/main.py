@@ -9,6 +9,7 @@ import os
 import sys
 from typing import NoReturn
 
+from minirt import imports
 from minirt.errors import MinirtError
 
 MAKERS = (["run"], ["pod", "run"], ["pod", "start"])
@@ -20,6 +21,7 @@ def main() -> NoReturn:
     gc.disable()
     words = sys.argv[1:]
     if os.geteuid() == 0 and any(words[: len(maker)] == maker for maker in MAKERS):
+        imports.msgspec_alone()
         from minirt.shim import zygote
 
         zygote.begin()

@@ -8,7 +8,6 @@ import shutil
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -177,6 +176,8 @@ def _daemon(zygote: Zygote, pod: Pod, options: Options, write: int, *, adopt: bo
         if isinstance(error, OSError) and reports.heard:
             reports.fail(StepFailed.from_os_error(f"run the pod {pod.metadata.name}", error))
         else:
+            import traceback
+
             traceback.print_exc()
     finally:
         sys.stdout.flush()

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from minirt import imports
 from minirt.errors import MinirtError, StepFailed
 
 COMMANDS = {
@@ -48,6 +49,7 @@ class Lazy(click.Group):
         """Return the command itself, imported now."""
         if cmd_name not in COMMANDS:
             return None
+        imports.msgspec_alone()
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command

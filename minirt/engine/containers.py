@@ -206,9 +206,7 @@ def remove(record: ContainerRecord, *, force: bool = False) -> None:
         stop(record, 0)
     with contextlib.suppress(MinirtError), ShimClient(record.sandbox_id) as shim:
         shim.call(protocol.Delete(container=record.id))
-    cgroup = cgroup_tree.find().at(record.cgroup)
-    lifecycle.kill(cgroup)
-    lifecycle.remove(cgroup)
+    lifecycle.end(cgroup_tree.find().at(record.cgroup))
     leftovers.forget_container(record)
 
 

@@ -1,6 +1,5 @@
 """Content by its digest: ``blobs/sha256/<hex>``, written once, whole and verified, as in an OCI image layout."""
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -17,6 +16,8 @@ LARGEST_DOCUMENT = 4 << 20
 
 def digest_of(data: bytes) -> str:
     """Return ``sha256:<hex>`` of data."""
+    import hashlib
+
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
@@ -91,6 +92,8 @@ class Blobs:
     @staticmethod
     def _stream(pieces: Iterable[bytes], new: Path, size: int) -> tuple[str, int]:
         """Write to a new file and to the disk, no further than one piece beyond ``size``."""
+        import hashlib
+
         seen, length = hashlib.sha256(), 0
         with new.open("xb") as file:
             for piece in pieces:

@@ -1,6 +1,5 @@
 """What an image is to the rest of minirt: plain facts, read once, never changed."""
 
-import hashlib
 import os
 from collections.abc import Iterable
 from itertools import accumulate
@@ -82,4 +81,6 @@ def chain_ids(diff_ids: Iterable[str]) -> list[str]:
 
 
 def _chained(below: str, diff_id: str) -> str:
+    import hashlib
+
     return f"sha256:{hashlib.sha256(f'{below} {diff_id}'.encode()).hexdigest()}"

@@ -1,7 +1,6 @@
 """The end of a pod: its containers stopped in parallel within their grace, then its sandboxes and its volumes gone."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 from minirt.crimessages import api_pb2 as cri
 from minirt.engine.podface import PodFace
@@ -21,6 +20,8 @@ def stop(face: PodFace, actual: Actual, grace_s: int) -> None:
     Raises:
         MinirtError: the runtime could not stop one; the others have been stopped all the same.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     alive = [each.id for group in actual.containers for each in group if pods.running(each)]
     grace_s = max(grace_s, MIN_GRACE_S)
     if alive:

@@ -4,7 +4,6 @@ msgspec checks the types; what it cannot say (did you mean …, not supported ye
 document along the types before it is converted.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -92,6 +91,8 @@ def _check_unknown(of: type[Struct], name: str, known: set[str], path: str, warn
 
 def _nearest(word: str, candidates: Any) -> str:
     by_lower = {candidate.lower(): candidate for candidate in candidates if candidate}
+    import difflib
+
     found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.7)
     return f"did you mean {by_lower[found[0]]}?" if found else ""
 

@@ -12,6 +12,7 @@ backend is not counted; it is looked at each time, where /proc/net/ip_tables_nam
 Source: nft(8), iptables(8), libnftables; Documentation/networking/bridge.rst (bridge netfilter).
 """
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -19,12 +20,15 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from minirt import journal
 from minirt.errors import NetworkError
 from minirt.network.addresses import Memory
 from minirt.network.settings import BridgeSettings, PortMapping
+
+if TYPE_CHECKING:
+    from subprocess import Popen
 
 NETLINK_NETFILTER = 12
 SOL_NETLINK = 270
@@ -168,6 +172,7 @@ class Firewall:
         self._found = generation()
         self._changes = 0
         self._in_place = False
+        self._listing: str | None = None
 
     @property
     def untouched(self) -> bool:
@@ -179,8 +184,20 @@ class Firewall:
         digest, memory = hashlib.sha256(rules.encode()).hexdigest(), self._memory
         self._in_place = (self._found, digest) == (memory.generation, memory.rules) and self._found != 0
         if not self._in_place:
-            self._nft(rules)
+            with self._listed_meanwhile():
+                self._nft(rules)
             memory.rules = digest
+
+    @contextlib.contextmanager
+    def _listed_meanwhile(self) -> Iterator[None]:
+        """List iptables' rules for ``accept`` while the block runs: each program takes some milliseconds to start."""
+        backend = _nf_tables()
+        if backend is None:
+            yield
+            return
+        with _started(_listing_by(backend)) as process:
+            yield
+            self._listing = _output_of(process)
 
     def accept(self, bridge: str) -> None:
         """Let the bridge's traffic pass iptables' FORWARD chain, where it could be stopped there; after ``install``."""
@@ -202,10 +219,14 @@ class Firewall:
         self._memory.generation = now if now == self._found + self._changes else 0
 
     def _amend(self, backend: Backend | None, wanted: Callable[[str, str], list[str]], bridge: str) -> None:
-        if backend and (lines := wanted(_spawn((backend.command, "-w", "-S")), bridge)):
+        if backend and (lines := wanted(self._listed(backend), bridge)):
             text = "\n".join(["*filter", *lines, "COMMIT", ""])
             journal.step("iptables", _spawn, (backend.restore, "-w", "--noflush"), text)
             self._changes += backend.counted
+
+    def _listed(self, backend: Backend) -> str:
+        listing, self._listing = self._listing if backend.counted else None, None
+        return _spawn(_listing_by(backend)) if listing is None else listing
 
     def _nft(self, rules: str) -> None:
         program = _program("nft")
@@ -221,19 +242,29 @@ def _program(name: str) -> str | None:
     return shutil.which(name, path=SEARCH)
 
 
+def _listing_by(backend: Backend) -> tuple[str, ...]:
+    return (backend.command, "-w", "-S")
+
+
 def _spawn(command: tuple[str, ...], text: str = "") -> str:
-    """Run a program on ``text``; return what it printed.
+    """Run a program on ``text``; return what it printed. Raises NetworkError: it failed."""
+    with _started(command) as process:
+        return _output_of(process, text)
 
-    Raises:
-        NetworkError: it failed; its own words are the reason.
-    """
-    import subprocess
 
-    name = command[0].rpartition("/")[2]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, env={"LC_ALL": "C"})
-    if done.returncode:
-        raise NetworkError(f"change rules with {name}", done.stderr.strip(), "try it by hand: nft list ruleset")
-    return done.stdout
+def _started(command: tuple[str, ...]) -> "Popen[str]":
+    from subprocess import PIPE, Popen
+
+    return Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True, env={"LC_ALL": "C"})
+
+
+def _output_of(process: "Popen[str]", text: str = "") -> str:
+    """Return what a program prints on ``text``. Raises NetworkError: it failed; its own words are the reason."""
+    output, errors = process.communicate(text)
+    if process.returncode:
+        name = str(process.args[0]).rpartition("/")[2]  # type: ignore[index]
+        raise NetworkError(f"change rules with {name}", errors.strip(), "try it by hand: nft list ruleset")
+    return output
 
 
 def watch() -> socket.socket:

@@ -258,8 +258,7 @@ class Container:
             self._oom.close()
             self._oom = None
         if self.plan.cgroup:
-            lifecycle.kill(self.plan.cgroup)
-            lifecycle.remove(self.plan.cgroup)
+            lifecycle.end(self.plan.cgroup)
 
     def _release(self) -> None:
         if self.log:

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from typing import Any, NoReturn
 
 import msgspec
@@ -140,6 +139,8 @@ def _shim(listener: socket.socket, request: dict[str, str], server: Any, known: 
         server.serve(request["sandbox"], listener, known, request["trace"])
         os._exit(0)
     finally:
+        import traceback
+
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)

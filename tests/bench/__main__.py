@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from minirt.shim.zygote import Zygote
+from minirt import imports
 from tests import isolation
 
 NAMES = ("warm", "cold", "pod")
@@ -27,6 +27,9 @@ def main() -> int:
             "MINIRT_ROOT": str(place / "root"),
             "MINIRT_CGROUP": "minirt-bench",
         }
+        imports.msgspec_alone()
+        from minirt.shim.zygote import Zygote
+
         zygote = Zygote()
         try:
             return _run(place, zygote)
@@ -34,7 +37,7 @@ def main() -> int:
             zygote.close()
 
 
-def _run(place: Path, zygote: Zygote) -> int:
+def _run(place: Path, zygote: "Zygote") -> int:
     import argparse
     import importlib
 
