@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from minirt import imports
 from tests import isolation
@@ -37,7 +38,7 @@ def main() -> int:
             zygote.close()
 
 
-def _run(place: Path, zygote: "Zygote") -> int:
+def _run(place: Path, zygote: Any) -> int:
     import argparse
     import importlib
 
