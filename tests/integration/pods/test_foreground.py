@@ -96,7 +96,7 @@ def test_a_killed_client_leaves_containers_that_can_be_found_and_removed(pods: P
     assert pods.row()["STATUS"] == "Running"
     assert pods.minirt.output("pod", "logs", "web") == "ready"
     pods.minirt.output("pod", "rm", "-f", "web")
-    assert leaks.links() == ("lo",)
+    await_true(lambda: leaks.links() == ("lo",), "the veth's end, which goes with its namespace")
 
 
 def test_keep_leaves_the_ended_pod_to_be_looked_at(pods: Pods) -> None:
