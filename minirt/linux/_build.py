@@ -33,7 +33,8 @@ long rt_seccomp_available(void);
 long rt_link_up(const char *name);
 long rt_syncfs(int fd);
 void rt_exec(const char *path, char *const argv[], char *const envp[],
-             const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd);
+             const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd,
+             unsigned int first_closed);
 void rt_pause(void);
 """
 
@@ -224,10 +225,11 @@ static void report(int fd, const char *step, int number)
 /* The last thing a stage does. From the filter on, only what it allows may be called, so no Python runs any more:
  * on success the program has replaced us and report_fd is closed (FD_CLOEXEC); on failure one message says why. */
 static void rt_exec(const char *path, char *const argv[], char *const envp[],
-                    const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd)
+                    const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd,
+                    unsigned int first_closed)
 {
     default_signals();
-    syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC);
+    syscall(SYS_close_range, first_closed, ~0u, CLOSE_RANGE_CLOEXEC);
     if (filter_length) {
         struct sock_fprog program = {filter_length, (struct sock_filter *)filter};
         if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, filter_flags, &program)) {

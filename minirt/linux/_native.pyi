@@ -37,6 +37,7 @@ class _Lib(Protocol):
         filter_length: int,
         filter_flags: int,
         report_fd: int,
+        first_closed: int,
     ) -> None: ...
     def rt_pause(self) -> None: ...
 

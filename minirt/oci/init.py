@@ -55,13 +55,15 @@ class Undumpable(Operation[Init], frozen=True):
 class CloseInherited(Operation[Init], frozen=True):
     """Close what a fork of the shim brings along: the host's files must not be in reach from the container."""
 
+    keep: tuple[int, ...] = ()
+
     def describe(self) -> str:
         """Return the operation in words."""
         return "close_range all but stdio and the socket to the shim"
 
     def execute(self, context: Init) -> None:
         """Close them."""
-        journal.step("close_range", fds.close_all_but, {0, 1, 2, context.sync.fileno(), *context.stdio})
+        journal.step("close_range", fds.close_all_but, {0, 1, 2, context.sync.fileno(), *context.stdio, *self.keep})
 
 
 class NewSession(Operation[Init], frozen=True):
@@ -232,6 +234,7 @@ class Execute(Operation[Init], frozen=True):
 
     args: tuple[str, ...]
     env: tuple[str, ...] = ()
+    preserved: int = 0
 
     def describe(self) -> str:
         """Return the operation in words."""
@@ -243,4 +246,4 @@ class Execute(Operation[Init], frozen=True):
         argv = ffi.new("char *[]", [*keep[: len(self.args)], ffi.NULL])
         envp = ffi.new("char *[]", [*keep[len(self.args) :], ffi.NULL])
         path = context.executable.encode()
-        lib.rt_exec(path, argv, envp, ffi.NULL, 0, 0, context.sync.fileno())
+        lib.rt_exec(path, argv, envp, ffi.NULL, 0, 0, context.sync.fileno(), 3 + self.preserved)

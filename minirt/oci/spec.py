@@ -12,6 +12,7 @@ from msgspec import Struct, field
 
 from minirt.cgroups.resources import Resources
 from minirt.errors import InvalidInput
+from minirt.oci.hooks import Hooks
 
 VERSION = "1.2.0"
 Propagation = Literal["", "private", "rprivate", "slave", "rslave"]
@@ -131,6 +132,7 @@ class Spec(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=Tru
     mounts: tuple[Mount, ...] = ()
     linux: Linux = Linux()
     annotations: dict[str, str] = field(default_factory=dict)
+    hooks: Hooks = Hooks()
 
 
 def load(path: Path) -> Spec:

@@ -1,0 +1,287 @@
+"""The operations of the specification: create, start, kill, delete; and run, which is all of them.
+
+    create   state file ─ cgroup ─ clone3 ─ init: mounts … ─ hooks ─ … at its gate ─ pid file
+    start    gate ─ execve ─ poststart          kill     a signal to init, or to all
+    delete   kill (created, --force) ─ cgroup ─ poststop ─ state file
+
+Between the calls nobody watches: init is the child of whoever the caller made its subreaper. Each call holds the
+container's lock; what a crash leaves, delete removes.
+Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md, "Operations"
+"""
+
+import contextlib
+import datetime
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from minirt import journal
+from minirt.cgroups import lifecycle as cgroups
+from minirt.cgroups import tree
+from minirt.errors import Conflict, InvalidInput, MinirtError, ShimError, StepFailed
+from minirt.linux import process
+from minirt.oci import executor, hooks, sync
+from minirt.oci import spec as specs
+from minirt.oci.compile import compile_spec
+from minirt.oci.executor import Launched
+from minirt.oci.runtime import console, gate, state
+from minirt.oci.runtime.state import Place, State
+from minirt.oci.spec import Spec
+from minirt.security.capabilities import last_cap
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What create is told besides the bundle."""
+
+    console_socket: str = ""
+    pid_file: str = ""
+    preserve_fds: int = 0
+    detach: bool = True
+
+
+def create(place: Place, bundle: str, options: Options) -> list[str]:
+    """Make a container whose init waits for start; return warnings. A failed create leaves nothing.
+
+    Raises:
+        Conflict: the id is taken.
+        InvalidInput: the bundle's config.json, or its terminal, makes no sense.
+        StepFailed: the kernel refused a step, or a hook failed.
+    """
+    bundle = os.path.abspath(bundle)
+    spec = specs.load(Path(bundle) / "config.json")
+    console.check(spec.process.terminal, options.console_socket, detach=options.detach)
+    found = tree.find()
+    path = cgroup_path(spec, place.id)
+    spec = structs.replace(spec, linux=structs.replace(spec.linux, cgroups_path=path))
+    plan = compile_spec(spec, bundle, None, found, last_cap())
+    made = State(
+        id=place.id,
+        bundle=bundle,
+        rootfs=os.path.normpath(os.path.join(bundle, spec.root.path)),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        cgroup=plan.cgroup,
+        annotations=spec.annotations,
+    )
+    place.make(made)
+    with place.locked():
+        try:
+            return _launch(place, made, spec, plan, options)
+        except BaseException as error:
+            _take_down(place, place.load(), spec, owns_cgroup=not isinstance(error, Conflict))
+            raise
+
+
+def cgroup_path(spec: Spec, container_id: str) -> str:
+    """Return the cgroup that a spec asks for; without one it is named after the container, as in runc and crun.
+
+    systemd's form ``slice:prefix:name`` names the directory that systemd would make.
+    """
+    path = spec.linux.cgroups_path or f"/{container_id}"
+    if path.count(":") == 2:
+        slice_name, prefix, name = path.split(":")
+        scope = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
+        return "/" + "/".join([*_slices(slice_name or "system.slice"), scope])
+    return path if path.startswith("/") else f"/{path}"
+
+
+def _slices(name: str) -> list[str]:
+    """Return the slices from the outermost in: ``a-b.slice`` lies in ``a.slice``."""
+    parts = name.removesuffix(".slice").split("-")
+    return ["-".join(parts[: count + 1]) + ".slice" for count in range(len(parts)) if name != "-.slice"]
+
+
+def _launch(place: Place, made: State, spec: Spec, plan: Any, options: Options) -> list[str]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        with _directory(place) as at:
+            listener.bind(f"{at}/gate.sock")
+        listener.listen(1)
+        plan = gate.with_gate(plan, listener.fileno(), spec.hooks, options.preserve_fds)
+        launched = executor.launch(plan, (0, 1, 2))
+    warnings = list(launched.warnings)
+    made = structs.replace(made, pid=launched.pid, start_time=process.start_time(launched.pid))
+    place.save(made)
+    with contextlib.ExitStack() as stack:
+        stack.callback(launched.sync.close)
+        stack.callback(os.close, launched.pidfd)
+        _until_ready(launched, made, spec, options, warnings)
+    if options.pid_file:
+        write_pid(options.pid_file, made.pid)
+    return warnings
+
+
+@contextlib.contextmanager
+def _directory(place: Place) -> Any:
+    """Yield a short name of the container's directory: a socket's address has room for 107 bytes."""
+    fd = os.open(place.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
+
+
+def _until_ready(launched: Launched, made: State, spec: Spec, options: Options, warnings: list[str]) -> None:
+    """Hear init out until it stands at its gate. Raises MinirtError: it does not get there."""
+    while True:
+        message, received = sync.receive(launched.sync)
+        if message is None:
+            why = "its init ended before it was ready"
+            raise ShimError(f"create {made.id}", why, "is its memory limit large enough?")
+        match message["type"]:
+            case "warning":
+                warnings.append(message["text"])
+            case "terminal":
+                console.hand_over(options.console_socket, received[0])
+            case "hooks":
+                text = _document(made, "creating")
+                hooks.run("prestart", spec.hooks.prestart, text)
+                hooks.run("createRuntime", spec.hooks.create_runtime, text)
+                sync.send(launched.sync, {"type": "go", "state": text})
+            case "failed":
+                raise sync.failure(message, spec.process.args[0])
+            case "ready":
+                return
+
+
+def _document(made: State, status: str) -> str:
+    return msgspec.json.encode(state.document(made, status)).decode()
+
+
+def write_pid(path: str, pid: int) -> None:
+    """Write a pid file whole: its reader may poll for it."""
+    new = f"{path}.{os.getpid()}"
+    try:
+        Path(new).write_text(str(pid))
+        os.rename(new, path)
+    except OSError as error:
+        raise StepFailed.from_os_error(f"write the pid file {path}", error) from error
+
+
+def start(place: Place) -> list[str]:
+    """Let a created container's program run; return warnings (a poststart hook that failed is one).
+
+    Raises:
+        Conflict: it is not created (any more).
+        MinirtError: the program cannot be executed, or a startContainer hook failed.
+    """
+    with place.locked():
+        made = place.load()
+        status = place.status(made)
+        if status != "created":
+            raise Conflict(f"start {place.id}", f"cannot start a container that is {status}", "create it first")
+        spec = specs.load(Path(made.bundle) / "config.json")
+        gate.call(str(place.gate), _document(made, "created"), spec.process.args[0])
+        failures = hooks.run_all("poststart", spec.hooks.poststart, _document(made, "running"))
+    return [str(failure) for failure in failures]
+
+
+def kill(place: Place, number: int, *, everything: bool = False) -> None:
+    """Send a signal to a container's init, or to all its processes. Raises Conflict: it does not run."""
+    made = place.load()
+    if everything and made.cgroup:
+        for pid in cgroups.pids(made.cgroup):
+            with contextlib.suppress(ProcessLookupError):
+                journal.step("kill", os.kill, pid, number)
+        return
+    if not made.is_alive:
+        raise Conflict(f"kill {place.id}", "container not running", f"remove it: minirt-oci delete {place.id}")
+    pidfd = process.pidfd_open(made.pid)
+    try:
+        process.pidfd_send_signal(pidfd, number)
+    finally:
+        os.close(pidfd)
+    if number == signal.SIGKILL and place.status(made) == "paused":
+        cgroups.thaw(made.cgroup)
+
+
+def delete(place: Place, *, force: bool = False) -> list[str]:
+    """Remove a container; return what its poststop hooks failed at. With ``force`` one that is gone is fine.
+
+    Raises:
+        Conflict: it runs, and ``force`` is not given.
+        NotFound: there is none, and ``force`` is not given.
+    """
+    if force and not place.directory.exists():
+        return []
+    with place.locked():
+        made = place.load() if (place.directory / "state.json").exists() or not force else None
+        if made is None:
+            place.remove()
+            return []
+        status = place.status(made)
+        if status in {"running", "paused"} and not force:
+            do = "stop it first, or use --force"
+            raise Conflict(f"delete container {place.id} that is not stopped", f"it is {status}", do)
+        spec = None
+        with contextlib.suppress(InvalidInput):  # the bundle may be gone by now: then its hooks are gone, too
+            spec = specs.load(Path(made.bundle) / "config.json")
+        return _take_down(place, made, spec)
+
+
+def _take_down(place: Place, made: State, spec: Spec | None, *, owns_cgroup: bool = True) -> list[str]:
+    """Kill what lives, remove the cgroup, run poststop, forget; return what failed on the way."""
+    if made.is_alive:
+        pidfd = process.pidfd_open(made.pid)
+        try:
+            process.pidfd_send_signal(pidfd, signal.SIGKILL)
+            if made.cgroup:
+                cgroups.end(made.cgroup)
+            _await_end(pidfd)
+        finally:
+            os.close(pidfd)
+    if made.cgroup and owns_cgroup:
+        cgroups.end(made.cgroup)
+    failures: list[MinirtError] = []
+    if spec is not None:
+        failures = hooks.run_all("poststop", spec.hooks.poststop, _document(made, "stopped"))
+    place.remove()
+    return [str(failure) for failure in failures]
+
+
+def _await_end(pidfd: int) -> None:
+    import select
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll(10_000)
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+
+
+def run(place: Place, bundle: str, options: Options, *, keep: bool = False) -> int:
+    """Create and start a container; unless detached, pass signals on, wait for its end and delete it.
+
+    Return its exit code: 128 and the signal's number if by one, as a shell has it.
+    """
+    create(place, bundle, options)
+    made = place.load()
+    try:
+        start(place)
+    except MinirtError:
+        delete(place, force=True)
+        raise
+    if options.detach:
+        return 0
+    code = wait(made.pid)
+    if not keep:
+        delete(place, force=True)
+    return code
+
+
+def wait(pid: int) -> int:
+    """Wait for a child, and pass on what signals we get; return its exit code, 128 and the number for a signal."""
+    passed = set(signal.valid_signals()) - {signal.SIGCHLD, signal.SIGURG, signal.SIGKILL, signal.SIGSTOP}
+    for number in passed:
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, lambda number, _: _pass_on(pid, number))
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status if status >= 0 else 128 - status
+
+
+def _pass_on(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
