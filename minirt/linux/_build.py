@@ -32,6 +32,7 @@ long rt_close_range(unsigned int first, unsigned int last, unsigned int flags);
 long rt_seccomp_available(void);
 long rt_link_up(const char *name);
 long rt_syncfs(int fd);
+long rt_join_session_keyring(void);
 void rt_exec(const char *path, char *const argv[], char *const envp[],
              const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd,
              unsigned int first_closed);
@@ -45,6 +46,7 @@ SOURCE = r"""
 #include <linux/capability.h>
 #include <linux/close_range.h>
 #include <linux/filter.h>
+#include <linux/keyctl.h>
 #include <linux/openat2.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
@@ -240,6 +242,11 @@ static void rt_exec(const char *path, char *const argv[], char *const envp[],
     syscall(SYS_execve, path, argv, envp);
     report(report_fd, "execve", errno);
     _exit(127);
+}
+
+static long rt_join_session_keyring(void)
+{
+    return syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
 }
 
 /* PID 1 of a pod's shared PID namespace: reap what is left to it, for ever. It blocks every signal and waits for one

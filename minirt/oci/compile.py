@@ -24,6 +24,7 @@ from minirt.oci.init import (
     FindExecutable,
     Init,
     MakeCwd,
+    NewKeyring,
     NewSession,
     OpenTerminal,
     SetUmask,
@@ -133,7 +134,7 @@ def _identity(spec: Spec, new: tuple[str, ...]) -> list[Operation[Init]]:
 
 def compile_birth() -> list[Operation[Init]]:
     """Return what comes first in a process that will be a container's: it lets go of what it has of the shim."""
-    return [Undumpable(), CloseInherited(), SetUmask(0)]
+    return [Undumpable(), CloseInherited(), SetUmask(0), NewKeyring()]
 
 
 def compile_oom_score(process: Process) -> list[SetOomScoreAdj]:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from minirt import journal
 from minirt.errors import CommandNotFound, MinirtError, StepFailed
-from minirt.linux import fds, mount, prctl
+from minirt.linux import fds, mount, prctl, process
 from minirt.linux._native import ffi, lib
 from minirt.linux.operation import Operation
 from minirt.namespaces import inroot
@@ -76,6 +76,21 @@ class NewSession(Operation[Init], frozen=True):
     def execute(self, context: Init) -> None:
         """Become a session leader."""
         journal.step("setsid", os.setsid)
+
+
+class NewKeyring(Operation[Init], frozen=True):
+    """Leave the session keyring of whoever started this: its keys are the host's, and no namespace hides them."""
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return "keyctl KEYCTL_JOIN_SESSION_KEYRING, a new one"
+
+    def execute(self, context: Init) -> None:
+        """Make one; warn and go on where the kernel has no keys, or a filter around minirt forbids them."""
+        try:
+            process.join_session_keyring()
+        except OSError as error:
+            context.warn(f"the container shares the host's session keyring: {error.strerror}")
 
 
 class Stdio(Operation[Init], frozen=True):

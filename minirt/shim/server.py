@@ -14,11 +14,12 @@ from typing import Any
 
 from minirt import journal, paths
 from minirt.cgroups import tree
-from minirt.errors import Conflict, InvalidInput, MinirtError, NotFound, ShimError, StepFailed
+from minirt.errors import Conflict, InvalidInput, MinirtError, NotFound, ShimError, StepFailed, Unsupported
 from minirt.linux import fds, prctl
 from minirt.namespaces.rootfs import MountOverlay
 from minirt.oci import spec as specs
 from minirt.oci.compile import compile_spec
+from minirt.oci.hooks import Hooks
 from minirt.pod import sandbox
 from minirt.shim import protocol
 from minirt.shim.client import short_address
@@ -175,6 +176,8 @@ class Shim:
         if request.container in self._containers:
             raise Conflict(f"create {request.container}", "it exists already")
         spec = specs.load(Path(request.bundle) / "config.json")
+        if spec.hooks != Hooks():
+            raise Unsupported("use the spec", "hooks are run by minirt-oci, not by a shim", "leave them out")
         overlay = None
         if request.overlay:
             layers = request.overlay

@@ -21,6 +21,7 @@ from minirt.oci.init import (
     Execute,
     FindExecutable,
     MakeCwd,
+    NewKeyring,
     NewSession,
     OpenTerminal,
     SetUmask,
@@ -86,6 +87,7 @@ def test_everything_in_its_order() -> None:
         Undumpable,
         CloseInherited,
         SetUmask,
+        NewKeyring,
         SetOomScoreAdj,
         JoinNamespace,
         SetPropagation,
@@ -137,7 +139,8 @@ def test_the_last_thing_before_execve_is_the_gate() -> None:
 
 
 def test_the_birth_comes_first_and_leaves_no_mask() -> None:
-    assert list(compiled().inside[:3]) == compile_birth() == [Undumpable(), CloseInherited(), SetUmask(0)]
+    birth = [Undumpable(), CloseInherited(), SetUmask(0), NewKeyring()]
+    assert list(compiled().inside[: len(birth)]) == compile_birth() == birth
 
 
 def test_what_the_process_asks_for() -> None:

@@ -19,6 +19,7 @@ from minirt.oci.init import (
     FindExecutable,
     Init,
     MakeCwd,
+    NewKeyring,
     NewSession,
     OpenTerminal,
     SetUmask,
@@ -33,6 +34,7 @@ from minirt.oci.init import (
     [
         (Undumpable(), "prctl PR_SET_DUMPABLE 0"),
         (CloseInherited(), "close_range all but stdio and the socket to the shim"),
+        (NewKeyring(), "keyctl KEYCTL_JOIN_SESSION_KEYRING, a new one"),
         (NewSession(), "setsid"),
         (Stdio(), "dup2 the pipes of stdin, stdout, stderr to 0, 1, 2"),
         (OpenTerminal(), "open /dev/ptmx, make its peer the controlling terminal and /dev/console"),

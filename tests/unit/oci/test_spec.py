@@ -36,7 +36,7 @@ def test_a_mount_is_its_own_cause() -> None:
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        ({"hooks": {}}, "hooks"),
+        ({"hooks": {"prestart": [{}]}}, r"\$.hooks.prestart\[0\]"),
         ({"process": {"args": ["a"], "apparmorProfile": "x"}}, "apparmorProfile"),
         ({"linux": {"seccomp": {}}}, "seccomp"),
         ({"linux": {"namespaces": [{"type": "user"}]}}, r"\$.linux.namespaces\[0\].type"),
