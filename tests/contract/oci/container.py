@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests import leaks
 from tests.peers import oci
 from tests.peers.daemon import await_true
 from tests.peers.oci import Runtime
@@ -128,6 +129,10 @@ class Container:
         """Return a path below the process's directory in /proc."""
         return Path(f"/proc/{self.pid}/{name}")
 
+    def is_executed(self) -> bool:
+        """Say whether the program is what runs, and not the runtime's own init any more."""
+        return self.proc("comm").read_text().strip() in (self.process["args"][0], "busybox")
+
     def exec(self, *words: str, options: tuple[str | Path, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Run one more program in it, and wait for that."""
         return self.runtime("exec", *options, self.name, *words)
@@ -150,6 +155,9 @@ class Container:
         """Delete it, if the runtime has kept anything at all."""
         if self.runtime.state.exists() and any(self.runtime.state.iterdir()):
             self.runtime("delete", "--force", self.name)
+        if self.runtime.name == "crun":  # which leaves the cgroup of a run that failed
+            for top in leaks.cgroup_tops():
+                leaks.remove_cgroups(top)
 
 
 def fields(pid: int | str) -> dict[str, str]:
