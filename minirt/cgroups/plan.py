@@ -1,6 +1,7 @@
 """The cgroup part of a plan: make the cgroup, have the ones above it give it controllers, write its limits.
 
     mkdir /sys/fs/cgroup/minirt/pod1 ─ +cpu +memory… there ─ mkdir …/pod1/web ─ write its cpu.max, memory.max, …
+                                                                              └ attach its device filter
 
 The container's process is then cloned into it (CLONE_INTO_CGROUP): no moment exists in which it runs without limits.
 """
@@ -12,6 +13,7 @@ import os
 
 from minirt import journal
 from minirt.cgroups import lifecycle
+from minirt.cgroups.devices import plan_devices
 from minirt.cgroups.limits import Setting, Weight, limits, quadratic
 from minirt.cgroups.resources import Resources
 from minirt.cgroups.tree import Tree, find
@@ -182,7 +184,9 @@ def plan_cgroup(
             above.append(MakeCgroup(cgroup, new=False))
         above.append(EnableControllers(cgroup, needed))
     delegation = [DelegateUnit(tree.base)] if tree.is_delegated and here.startswith(tree.base + "/") else []
-    return [*delegation, *above, MakeCgroup(here, cause=cause), *(WriteCgroup(here, one, cause) for one in settings)]
+    written = [WriteCgroup(here, one, cause) for one in settings]
+    filters = plan_devices(here, resources.devices, cause)
+    return [*delegation, *above, MakeCgroup(here, cause=cause), *written, *filters]
 
 
 def _plus(controllers: list[str]) -> str:

@@ -3,6 +3,8 @@
 Source: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md
 """
 
+from typing import Literal
+
 from msgspec import Struct, field
 
 
@@ -49,11 +51,28 @@ class BlockIO(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=
     throttle_write_iops_device: tuple[ThrottleDevice, ...] = field(default=(), name="throttleWriteIOPSDevice")
 
 
+class DeviceRule(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """May devices be used: of a ``type`` (b, c, or a for both), with these numbers (-1 or none is any)?
+
+    ``access`` is one or more of r (read), w (write), m (mknod).
+    """
+
+    allow: bool
+    type: Literal["a", "b", "c"] = "a"
+    major: int | None = None
+    minor: int | None = None
+    access: str = ""
+
+
 class Resources(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
-    """All limits of one cgroup. ``unified`` are v2 files and their values, written last and as they are."""
+    """All limits of one cgroup. ``unified`` are v2 files and their values, written last and as they are.
+
+    Of ``devices`` the last rule that fits decides; no rules at all are no filter.
+    """
 
     memory: Memory | None = None
     cpu: Cpu | None = None
     pids: Pids | None = None
     block_io: BlockIO | None = field(default=None, name="blockIO")
     unified: dict[str, str] = field(default_factory=dict)
+    devices: tuple[DeviceRule, ...] = ()

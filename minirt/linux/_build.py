@@ -30,6 +30,7 @@ long rt_capget(uint64_t *effective, uint64_t *permitted, uint64_t *inheritable);
 long rt_ambient(int operation, int capability);
 long rt_close_range(unsigned int first, unsigned int last, unsigned int flags);
 long rt_seccomp_available(void);
+long rt_bpf(int command, const void *attributes, unsigned int size);
 long rt_link_up(const char *name);
 long rt_syncfs(int fd);
 long rt_join_session_keyring(void);
@@ -182,6 +183,11 @@ static long rt_seccomp_available(void)
 {
     uint32_t action = SECCOMP_RET_ERRNO;
     return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action);
+}
+
+static long rt_bpf(int command, const void *attributes, unsigned int size)
+{
+    return syscall(SYS_bpf, command, attributes, size);
 }
 
 /* Set IFF_UP on one interface of this network namespace: all that a sandbox without a network needs of netlink. */

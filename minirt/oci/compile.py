@@ -7,6 +7,7 @@ then the host goes out of sight, and only then rights are given up one by one, t
 import os
 from collections.abc import Sequence
 
+from minirt.cgroups.devices import is_filter
 from minirt.cgroups.plan import plan_cgroup
 from minirt.cgroups.tree import Tree
 from minirt.errors import InvalidInput
@@ -68,6 +69,9 @@ def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tr
     inside += [PivotRoot()]
     inside += compile_process(spec.process, last_cap, console=True)
     path = spec.linux.cgroups_path
+    if not path and is_filter(spec.linux.resources.devices):
+        why = "linux.resources.devices are rules of a cgroup, and linux.cgroupsPath is empty"
+        raise InvalidInput("use the spec", why, "name a cgroup, or leave the rules out")
     return Plan(
         command=spec.process.args[0],
         cgroup=tree.at(path) if path else "",
