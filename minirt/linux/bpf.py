@@ -79,4 +79,3 @@ def _attach(command: int, cgroup_fd: int, program_fd: int, kind: int, flags: int
 
 def _address(memory: object) -> int:
     return int(ffi.cast("uintptr_t", memory))
-

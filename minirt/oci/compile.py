@@ -23,6 +23,7 @@ from minirt.oci.init import (
     CloseInherited,
     Execute,
     FindExecutable,
+    FindHome,
     Init,
     MakeCwd,
     NewKeyring,
@@ -92,7 +93,7 @@ def _rootfs(spec: Spec, bundle: str, overlay: MountOverlay | None, host_cgroups:
     root = os.path.join(bundle, spec.root.path)
     operations: list[Operation[Init]] = [SetPropagation(ROOT_PROPAGATION[spec.linux.rootfs_propagation])]
     operations.append(overlay or BindRootfs(root))
-    mounts = [_mount(mount, index, host_cgroups) for index, mount in enumerate(spec.mounts)]
+    mounts = [_mount(mount, index, bundle, host_cgroups) for index, mount in enumerate(spec.mounts)]
     operations += mounts
     if not any(isinstance(one, BindMount) and os.path.normpath(one.target) == "/dev" for one in mounts):
         operations += _devices(spec.linux.devices)
@@ -113,7 +114,7 @@ def _devices(more: tuple[Device, ...]) -> list[Operation[Init]]:
     return operations + [MakeSymlink(path, target) for path, target in DEFAULT_LINKS]
 
 
-def _mount(mount: Mount, index: int, host_cgroups: str) -> Operation[Init]:
+def _mount(mount: Mount, index: int, bundle: str, host_cgroups: str) -> Operation[Init]:
     """Return a mount's operation. ``host_cgroups`` is the host's cgroup2 mount for who has no cgroup namespace.
 
     There a fresh cgroup2 mount would change the mount options of the whole machine's hierarchy (nsdelegate and others
@@ -124,7 +125,12 @@ def _mount(mount: Mount, index: int, host_cgroups: str) -> Operation[Init]:
         return BindMount(host_cgroups, mount.destination, found.attributes, cause=mount.cause)
     if found.bind or mount.type == "bind":
         return BindMount(
-            mount.source, mount.destination, found.attributes, found.recursive, found.propagation, mount.cause
+            os.path.join(bundle, mount.source),
+            mount.destination,
+            found.attributes,
+            found.recursive,
+            found.propagation,
+            mount.cause,
         )
     fstype = "cgroup2" if mount.type == "cgroup" else mount.type
     source = mount.source or fstype
@@ -170,6 +176,7 @@ def compile_process(process: Process, last_cap: int, *, console: bool) -> list[O
         ),
         SetUmask(0o022 if user.umask is None else user.umask),
         FindExecutable(process.args[0], search_path(process.env)),
+        *([] if any(entry.startswith("HOME=") for entry in process.env) else [FindHome(user.uid)]),
         WaitForStart(),
         Execute(process.args, process.env),
     ]

@@ -24,6 +24,7 @@ from minirt.oci import sync
 PTMX = os.makedev(5, 2)
 TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
+PASSWD_BYTES = 1 << 20
 
 
 class Init(Struct):
@@ -34,6 +35,7 @@ class Init(Struct):
     rootfs_fd: int = -1
     empty_fd: int = -1
     executable: str = ""
+    home: str = ""
 
     def warn(self, text: str) -> None:
         """Tell the shim of something optional that could not be done."""
@@ -244,6 +246,29 @@ class WaitForStart(Operation[Init], frozen=True):
             os._exit(125)
 
 
+class FindHome(Operation[Init], frozen=True):
+    """Look the user's home up where the environment has no HOME, as runc does."""
+
+    uid: int
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"find the home of user {self.uid} in /etc/passwd"
+
+    def execute(self, context: Init) -> None:
+        """Take the first line of the user's; / where there is none. The file is the container's: nothing is trusted."""
+        try:
+            fd = os.open("/etc/passwd", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError:
+            context.home = "/"
+            return
+        with fds.closing(fd):
+            text = os.read(fd, PASSWD_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        rows = (line.split(b":") for line in text.splitlines())
+        homes = [row[5] for row in rows if len(row) == 7 and row[2] == str(self.uid).encode()]
+        context.home = os.fsdecode(homes[0]) if homes and homes[0].startswith(b"/") else "/"
+
+
 class Execute(Operation[Init], frozen=True):
     """Become the program: signals to default, everything but 0-2 closed, execve. All in C, and for good."""
 
@@ -257,7 +282,8 @@ class Execute(Operation[Init], frozen=True):
 
     def execute(self, context: Init) -> None:
         """Never return: the program runs, or C reports the errno and exits."""
-        keep = [ffi.new("char[]", text.encode()) for text in (*self.args, *self.env)]
+        env = (*self.env, f"HOME={context.home}") if context.home else self.env
+        keep = [ffi.new("char[]", os.fsencode(text)) for text in (*self.args, *env)]
         argv = ffi.new("char *[]", [*keep[: len(self.args)], ffi.NULL])
         envp = ffi.new("char *[]", [*keep[len(self.args) :], ffi.NULL])
         path = context.executable.encode()
