@@ -17,8 +17,10 @@ from minirt.linux import process
 from minirt.linux.operation import Operation
 from minirt.namespaces.kinds import FLAGS
 from minirt.oci import executor, sync
-from minirt.oci.compile import compile_birth, compile_oom_score, compile_process
+from minirt.oci.compile import compile_affinity, compile_birth, compile_labels, compile_oom_score, compile_process
+from minirt.oci.execution import SetPersonality
 from minirt.oci.init import Init, Undumpable
+from minirt.oci.plan import Plan
 from minirt.oci.spec import Process
 from minirt.shim.container import Container, Reply
 from minirt.shim.loop import Loop
@@ -39,6 +41,12 @@ class JoinProcess(Operation[object], frozen=True):
         process.setns(self.pidfd, self.flags)
 
 
+def _joined(plan: Plan) -> int:
+    """Return the flags of what the stage joins: a kernel without time namespaces refuses to be asked for one."""
+    later = {"cgroup"} if plan.has_clocks else {"cgroup", "time"}
+    return sum(flag for kind, flag in FLAGS.items() if kind not in later)
+
+
 class Session:
     """One exec'd process. ``started`` is replied to once execve has succeeded or failed; waiters when it ends."""
 
@@ -49,6 +57,7 @@ class Session:
         self.waiters: list[Reply] = []
         self._loop = loop
         self._spec = spec
+        self._first, self._final = compile_affinity(spec.exec_cpu_affinity)
         self._inside = (*compile_birth(), *compile_process(spec, last_cap, console=False))
         self._launched: executor.Launched | None = None
         self._started: Reply | None = None
@@ -81,9 +90,16 @@ class Session:
             stage: tuple[Operation[Init], ...] = (
                 Undumpable(),
                 *compile_oom_score(self._spec),
-                JoinProcess(pidfd, sum(flag for kind, flag in FLAGS.items() if kind != "cgroup")),
+                *compile_labels(self._spec),
+                *self._first,
+                JoinProcess(pidfd, _joined(container.plan)),
             )
-            inside: tuple[Operation[Init], ...] = (JoinProcess(pidfd, FLAGS["cgroup"]), *self._inside)
+            inside: tuple[Operation[Init], ...] = (
+                JoinProcess(pidfd, FLAGS["cgroup"]),
+                *self._final,
+                *(one for one in container.plan.inside if isinstance(one, SetPersonality)),
+                *self._inside,
+            )
             self._launched = executor.spawn(stage, 0, inside, stdio, cgroup_fd, "clone3 into the container")
         finally:
             os.close(pidfd)
