@@ -34,6 +34,10 @@ long rt_bpf(int command, const void *attributes, unsigned int size);
 long rt_link_up(const char *name);
 long rt_syncfs(int fd);
 long rt_join_session_keyring(void);
+long rt_personality(unsigned long persona);
+long rt_ioprio_set(int which, int who, int priority);
+long rt_sched_setattr(int pid, uint32_t policy, uint64_t flags, int32_t nice, uint32_t priority,
+                      uint64_t runtime, uint64_t deadline, uint64_t period);
 void rt_exec(const char *path, char *const argv[], char *const envp[],
              const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd,
              unsigned int first_closed);
@@ -178,6 +182,16 @@ static long rt_close_range(unsigned int first, unsigned int last, unsigned int f
 }
 
 static long rt_syncfs(int fd) { return syscall(SYS_syncfs, fd); }
+static long rt_personality(unsigned long persona) { return syscall(SYS_personality, persona); }
+static long rt_ioprio_set(int which, int who, int priority) { return syscall(SYS_ioprio_set, which, who, priority); }
+
+static long rt_sched_setattr(int pid, uint32_t policy, uint64_t flags, int32_t nice, uint32_t priority,
+                             uint64_t runtime, uint64_t deadline, uint64_t period)
+{
+    struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority; uint64_t times[3]; }
+        attributes = {sizeof attributes, policy, flags, nice, priority, {runtime, deadline, period}};
+    return syscall(SYS_sched_setattr, pid, &attributes, 0);
+}
 
 static long rt_seccomp_available(void)
 {

@@ -9,7 +9,7 @@ import os
 from minirt.errors import StepFailed
 from minirt.linux import mount
 from minirt.linux.operation import Operation
-from minirt.namespaces import inroot
+from minirt.namespaces import copyup, idmap, inroot
 from minirt.namespaces.inroot import InRoot
 
 AT_FDCWD = -100
@@ -22,6 +22,16 @@ ATTRIBUTES = {
     mount.MOUNT_ATTR_NOEXEC: "noexec",
     mount.MOUNT_ATTR_STRICTATIME: "strictatime",
     mount.MOUNT_ATTR_NOATIME: "noatime",
+    mount.MOUNT_ATTR_NODIRATIME: "nodiratime",
+    mount.MOUNT_ATTR_NOSYMFOLLOW: "nosymfollow",
+}
+TAKEN = {
+    mount.MOUNT_ATTR_RDONLY: "rw",
+    mount.MOUNT_ATTR_NOSUID: "suid",
+    mount.MOUNT_ATTR_NODEV: "dev",
+    mount.MOUNT_ATTR_NOEXEC: "exec",
+    mount.MOUNT_ATTR_NODIRATIME: "diratime",
+    mount.MOUNT_ATTR_NOSYMFOLLOW: "symfollow",
 }
 
 
@@ -30,8 +40,19 @@ def attribute_names(attributes: int) -> str:
     return ",".join(name for bit, name in ATTRIBUTES.items() if attributes & bit)
 
 
+def _change(tree: int, reach: int, given: int, taken: int) -> None:
+    """Change a detached mount's attributes, where there is something to change; ``reach`` may be AT_RECURSIVE."""
+    if (given | taken) & mount.MOUNT_ATTR__ATIME:  # one choice of several: the kernel wants the old one taken back
+        taken |= mount.MOUNT_ATTR__ATIME
+    if given or taken:
+        mount.mount_setattr(tree, "", reach, to_set=given, to_clear=taken)
+
+
 class MountFilesystem(Operation[InRoot], frozen=True):
-    """Mount a new file system inside the root. ``data`` are its own options: key and value, or key and None."""
+    """Mount a new file system inside the root. ``data`` are its own options: key and value, or key and None.
+
+    With ``copy_up`` it begins as a copy of the directory that it covers; ``propagation`` 0 is private.
+    """
 
     fstype: str
     source: str
@@ -39,10 +60,13 @@ class MountFilesystem(Operation[InRoot], frozen=True):
     attributes: int = 0
     data: tuple[tuple[str, str | None], ...] = ()
     cause: str = ""
+    copy_up: bool = False
+    propagation: int = 0
 
     def describe(self) -> str:
         """Return the operation in words."""
         own = [key if value is None else f"{key}={value}" for key, value in self.data]
+        own += ["tmpcopyup"] if self.copy_up else []
         options = ",".join([*own, *filter(None, [attribute_names(self.attributes)])])
         return f"mount -t {self.fstype} {self.source} {self.target}" + (f" -o {options}" if options else "")
 
@@ -57,11 +81,19 @@ class MountFilesystem(Operation[InRoot], frozen=True):
         try:
             target = inroot.make_directory(context.rootfs_fd, self.target)
             try:
+                if self.copy_up:
+                    self._copy_up(target, made)
                 mount.move_mount(made, target)
             finally:
                 os.close(target)
         finally:
             os.close(made)
+
+    def _copy_up(self, covered: int, made: int) -> None:
+        copyup.copy_contents(covered, made)
+        if "mode" not in dict(self.data):
+            copyup.copy_mode(covered, made)
+        _change(made, 0, self.attributes & mount.MOUNT_ATTR_RDONLY, 0)
 
     def _make(self) -> int:
         fd = mount.fsopen(self.fstype)
@@ -73,24 +105,38 @@ class MountFilesystem(Operation[InRoot], frozen=True):
                 else:
                     mount.fsconfig_string(fd, key, value)
             mount.fsconfig_create(fd)
-            return mount.fsmount(fd, self.attributes)
+            made = mount.fsmount(fd, self.attributes & (~mount.MOUNT_ATTR_RDONLY if self.copy_up else ~0))
         finally:
             os.close(fd)
+        if self.propagation:
+            mount.mount_setattr(made, "", 0, propagation=self.propagation & ~mount.MS_REC)
+        return made
 
 
 class BindMount(Operation[InRoot], frozen=True):
-    """Show a file or directory of the host inside the root (its symlinks on the host are followed)."""
+    """Show a file or directory of the host inside the root (its symlinks on the host are followed).
+
+    ``attributes`` are given to the mount and ``taken`` taken from it; ``below`` and ``below_taken`` are for the mount
+    and all those in it. ``propagation`` with MS_REC is for these, too. With ``uid_map`` or ``gid_map`` the files belong
+    to other ids than on disk (with ``idmap_below`` those of the mounts in it as well).
+    """
 
     source: str
     target: str
     attributes: int = 0
     recursive: bool = True
-    propagation: int = mount.MS_PRIVATE
+    propagation: int = mount.MS_PRIVATE | mount.MS_REC
     cause: str = ""
+    taken: int = 0
+    below: int = 0
+    below_taken: int = 0
+    uid_map: idmap.Map = ()
+    gid_map: idmap.Map = ()
+    idmap_below: bool = False
 
     def describe(self) -> str:
         """Return the operation in words."""
-        options = attribute_names(self.attributes)
+        options = self._options()
         kind = "--rbind" if self.recursive else "--bind"
         return f"mount {kind} {self.source} {self.target}" + (f" -o {options}" if options else "")
 
@@ -100,13 +146,15 @@ class BindMount(Operation[InRoot], frozen=True):
         return self.cause
 
     def execute(self, context: InRoot) -> None:
-        """Copy the mount, set its attributes, attach the copy."""
+        """Copy the mount, set its attributes, attach the copy.
+
+        Raises:
+            StepFailed: its ids cannot be mapped.
+        """
         reach = mount.AT_RECURSIVE if self.recursive else 0
         tree = mount.open_tree(AT_FDCWD, self.source, mount.OPEN_TREE_CLONE | reach)
         try:
-            mount.mount_setattr(tree, "", mount.AT_RECURSIVE, propagation=self.propagation)
-            if self.attributes:
-                mount.mount_setattr(tree, "", 0, to_set=self.attributes)
+            self._shape(tree)
             make = inroot.make_directory if inroot.is_directory(tree) else inroot.make_file
             target = make(context.rootfs_fd, self.target)
             try:
@@ -115,6 +163,20 @@ class BindMount(Operation[InRoot], frozen=True):
                 os.close(target)
         finally:
             os.close(tree)
+
+    def _shape(self, tree: int) -> None:
+        every = mount.AT_RECURSIVE if self.propagation & mount.MS_REC else 0
+        mount.mount_setattr(tree, "", every, propagation=self.propagation & ~mount.MS_REC)
+        if self.uid_map or self.gid_map:
+            idmap.apply(tree, self.uid_map, self.gid_map, below=self.idmap_below)
+        _change(tree, mount.AT_RECURSIVE, self.below, self.below_taken)
+        _change(tree, 0, self.attributes, self.taken)
+
+    def _options(self) -> str:
+        own = [attribute_names(self.attributes), *(name for bit, name in TAKEN.items() if self.taken & bit)]
+        below = [*attribute_names(self.below).split(","), *(TAKEN[bit] for bit in TAKEN if self.below_taken & bit)]
+        ids = [("ridmap" if self.idmap_below else "idmap")] if self.uid_map or self.gid_map else []
+        return ",".join([*filter(None, own), *(f"r{name}" for name in below if name), *ids])
 
 
 class MaskPath(Operation[InRoot], frozen=True):

@@ -21,6 +21,8 @@ PROPAGATION = {
     "rslave": mount.MS_SLAVE | mount.MS_REC,
     "shared": mount.MS_SHARED,
     "rshared": mount.MS_SHARED | mount.MS_REC,
+    "unbindable": mount.MS_UNBINDABLE,
+    "runbindable": mount.MS_UNBINDABLE | mount.MS_REC,
 }
 """The mount flags of each propagation option of the OCI spec. Source: mount(8), "Shared subtree operations"."""
 
@@ -38,6 +40,37 @@ class SetPropagation(Operation[InRoot], frozen=True):
     def execute(self, context: InRoot) -> None:
         """Change the propagation."""
         mount.mount(None, self.path, None, PROPAGATION[self.kind])
+
+
+class HideBelow(Operation[InRoot], frozen=True):
+    """Let nobody else see what is mounted on the mount that ``path`` lies on: it is shared with the host's own."""
+
+    path: str
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"mount --make-private of the mount that {self.path} is on"
+
+    def execute(self, context: InRoot) -> None:
+        """Find the mount point above, and make it private."""
+        mount.mount(None, _mount_point(os.path.realpath(self.path)), None, mount.MS_PRIVATE)
+
+
+def _mount_point(path: str) -> str:
+    """Return the mount point that ``path``, without symlinks, lies below."""
+    while path != "/" and _mount_id(path) == _mount_id(os.path.dirname(path)):
+        path = os.path.dirname(path)
+    return path
+
+
+def _mount_id(path: str) -> str:
+    """Return the id of a path's mount. Source: proc_pid_fdinfo(5)."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}") as info:
+            return next(line for line in info if line.startswith("mnt_id:"))
+    finally:
+        os.close(fd)
 
 
 class MountOverlay(Operation[InRoot], frozen=True):
@@ -100,16 +133,24 @@ def _place_root(context: InRoot, root: int, target: str) -> None:
 
 
 class PivotRoot(Operation[InRoot], frozen=True):
-    """Make the prepared root the root, and let go of the old one with every mount below it."""
+    """Make the prepared root the root, and let go of the old one with every mount below it.
+
+    One that is ``shared`` is cut off first: the host's would be unmounted with it.
+    """
+
+    shared: bool = False
 
     def describe(self) -> str:
         """Return the operation in words."""
-        return "pivot_root . . && umount -l .  (the host's file system goes out of sight)"
+        cut = "mount --make-rslave . && " if self.shared else ""
+        return f"pivot_root . . && {cut}umount -l .  (the host's file system goes out of sight)"
 
     def execute(self, context: InRoot) -> None:
         """Pivot in place: the old root ends up on top of the new one, and is detached there."""
         os.fchdir(context.rootfs_fd)
         mount.pivot_root(".", ".")
+        if self.shared:
+            mount.mount(None, ".", None, mount.MS_SLAVE | mount.MS_REC)
         mount.umount2(".", mount.MNT_DETACH)
         os.chdir("/")
 

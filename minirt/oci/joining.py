@@ -7,14 +7,18 @@ and clone3 would refuse to leave it (ENOENT).
 
 import os
 
+from msgspec import Struct
+
 from minirt.cgroups import lifecycle
 from minirt.linux import process
 from minirt.linux.operation import Operation
 from minirt.namespaces.kinds import FLAGS
 from minirt.oci import executor
-from minirt.oci.compile import compile_birth, compile_oom_score
+from minirt.oci.compile import compile_affinity, compile_birth, compile_labels, compile_oom_score
+from minirt.oci.execution import SetPersonality
 from minirt.oci.executor import Launched
 from minirt.oci.init import Init, Undumpable
+from minirt.oci.plan import Plan
 from minirt.oci.spec import Process
 
 
@@ -33,24 +37,46 @@ class JoinProcess(Operation[object], frozen=True):
         process.setns(self.pidfd, self.flags)
 
 
-def launch(
-    init_pid: int, cgroup: str, spec: Process, inside: tuple[Operation[Init], ...], stdio: tuple[int, int, int]
-) -> Launched:
-    """Clone a process into the container of ``init_pid`` and its ``cgroup`` ("" for none); it does ``inside`` there.
+class Host(Struct, frozen=True):
+    """The container to be joined: its init's pid, its cgroup ("" for none), what its processes have in common."""
+
+    init_pid: int
+    cgroup: str
+    has_clocks: bool = False
+    personality: tuple[Operation[Init], ...] = ()
+
+    def kinds(self) -> int:
+        """Return the flags of what the stage joins: a kernel without time namespaces refuses to be asked for one."""
+        later = {"cgroup"} if self.has_clocks else {"cgroup", "time"}
+        return sum(flag for kind, flag in FLAGS.items() if kind not in later)
+
+
+def personality_of(plan: Plan) -> tuple[Operation[Init], ...]:
+    """Return the step of a plan that every process of the container takes."""
+    return tuple(one for one in plan.inside if isinstance(one, SetPersonality))
+
+
+def launch(host: Host, spec: Process, inside: tuple[Operation[Init], ...], stdio: tuple[int, int, int]) -> Launched:
+    """Clone a process into a container; it does ``inside`` there.
 
     Raises:
         StepFailed: the kernel refused a step.
         OSError: init has ended.
     """
-    cgroup_fd = lifecycle.open_fd(lifecycle.entrance(cgroup, init_pid)) if cgroup else -1
-    pidfd = process.pidfd_open(init_pid)
+    cgroup = host.cgroup
+    cgroup_fd = lifecycle.open_fd(lifecycle.entrance(cgroup, host.init_pid)) if cgroup else -1
+    pidfd = process.pidfd_open(host.init_pid)
+    first, final = compile_affinity(spec.exec_cpu_affinity)
     try:
         stage: tuple[Operation[Init], ...] = (
             Undumpable(),
             *compile_oom_score(spec),
-            JoinProcess(pidfd, sum(flag for kind, flag in FLAGS.items() if kind != "cgroup")),
+            *compile_labels(spec),
+            *first,
+            JoinProcess(pidfd, host.kinds()),
         )
-        born: tuple[Operation[Init], ...] = (JoinProcess(pidfd, FLAGS["cgroup"]), *compile_birth(), *inside)
+        own: tuple[Operation[Init], ...] = (JoinProcess(pidfd, FLAGS["cgroup"]), *final, *host.personality)
+        born = (*own, *compile_birth(), *inside)
         return executor.spawn(stage, 0, born, stdio, cgroup_fd, "clone3 into the container")
     finally:
         os.close(pidfd)

@@ -1,7 +1,7 @@
 """The plan: everything that starting a container will do, in order, as data.
 
     shim   make the container's cgroup, write its limits
-    stage  (only to join a PID namespace) setns, for it takes effect in the next child
+    stage  (only to join a PID namespace, or to set clocks) setns, unshare: they take effect in the next child
     clone3 into the cgroup, with the new namespaces
     init   join the pod's namespaces, build the root, pivot, give up rights, wait at the gate, execve
 
@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from minirt.linux.operation import Operation
-from minirt.namespaces.kinds import CLONE_NAMES, FLAGS
+from minirt.namespaces.kinds import CLONE_NAMES, FLAGS, JoinNamespace, OffsetClocks
 from minirt.oci.init import Init
 
 
 class Plan(Struct, frozen=True):
-    """What to do, stage by stage. ``cgroup`` is the absolute path of the container's cgroup ("" for none)."""
+    """What to do, stage by stage. ``cgroup`` is the absolute path of the container's cgroup ("" for none).
+
+    ``warnings`` are for who starts it: what was asked for is left out, and it runs all the same.
+    """
 
     command: str
     cgroup: str
@@ -26,6 +29,14 @@ class Plan(Struct, frozen=True):
     stage: tuple[Operation[Init], ...]
     new: tuple[str, ...]
     inside: tuple[Operation[Init], ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def has_clocks(self) -> bool:
+        """Say whether the container is in a time namespace that is not the host's."""
+        operations = (*self.stage, *self.inside)
+        joined = any(isinstance(one, JoinNamespace) and one.kind == "time" for one in operations)
+        return joined or "time" in self.new or any(isinstance(one, OffsetClocks) for one in operations)
 
     @property
     def clone_flags(self) -> int:

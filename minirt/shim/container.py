@@ -54,7 +54,7 @@ class Container:
         self._oom: OomWatch | None = None
         self._oom_seen = (0, 0.0)
         self._killed = False
-        self._warnings: list[str] = []
+        self._warnings = list(plan.warnings)
         self._grace: Timer | None = None
         self._error: MinirtError | None = None
         self._starting = False

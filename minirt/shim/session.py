@@ -12,6 +12,7 @@ from minirt.errors import Conflict, MinirtError, ShimError
 from minirt.linux import process
 from minirt.oci import executor, joining, sync
 from minirt.oci.compile import compile_process
+from minirt.oci.joining import personality_of
 from minirt.oci.spec import Process
 from minirt.shim.container import Container, Reply
 from minirt.shim.loop import Loop
@@ -53,7 +54,8 @@ class Session:
         if cgroup and lifecycle.is_frozen(cgroup):
             raise Conflict(f"exec in {container.id}", "it is paused", "resume it first")
         self._started = started
-        self._launched = joining.launch(container.pid, cgroup, self._spec, self._inside, stdio)
+        host = joining.Host(container.pid, cgroup, container.plan.has_clocks, personality_of(container.plan))
+        self._launched = joining.launch(host, self._spec, self._inside, stdio)
         self._launched.sync.setblocking(False)
         self._loop.watch(self._launched.sync.fileno(), self._on_sync)
 

@@ -11,7 +11,7 @@ from minirt.errors import Conflict, InvalidInput, ShimError
 from minirt.linux.operation import Operation
 from minirt.oci import joining, sync
 from minirt.oci import spec as specs
-from minirt.oci.compile import compile_process
+from minirt.oci.compile import compile_personality, compile_process
 from minirt.oci.executor import Launched
 from minirt.oci.init import Execute, Init
 from minirt.oci.runtime import console, lifecycle
@@ -35,10 +35,13 @@ def execute(place: Place, chosen: Arguments) -> int:
         raise Conflict(
             f"exec in container {place.id}", f"it is {status}", "only a running container can be exec'd into"
         )
-    process = _process(specs.load(Path(made.bundle) / "config.json").process, chosen)
+    spec = specs.load(Path(made.bundle) / "config.json")
+    process = _process(spec.process, chosen)
     console.check(process.terminal, flags["console_socket"], detach=flags["detach"])
     inside = [_preserving(one, flags["preserve_fds"]) for one in compile_process(process, last_cap(), console=False)]
-    launched = joining.launch(made.pid, made.cgroup, process, tuple(inside), (0, 1, 2))
+    has_clocks = any(space.type == "time" for space in spec.linux.namespaces)
+    host = joining.Host(made.pid, made.cgroup, has_clocks, tuple(compile_personality(spec.linux)))
+    launched = joining.launch(host, process, tuple(inside), (0, 1, 2))
     _until_executed(launched, process.args[0], flags["console_socket"])
     if flags["pid_file"]:
         lifecycle.write_pid(flags["pid_file"], launched.pid)

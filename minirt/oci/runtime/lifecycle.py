@@ -29,6 +29,7 @@ from minirt.oci import executor, hooks, sync
 from minirt.oci import spec as specs
 from minirt.oci.compile import compile_spec
 from minirt.oci.executor import Launched
+from minirt.oci.plan import Plan
 from minirt.oci.runtime import console, gate, state
 from minirt.oci.runtime.state import Place, State
 from minirt.oci.spec import Spec
@@ -95,14 +96,14 @@ def _slices(name: str) -> list[str]:
     return ["-".join(parts[: count + 1]) + ".slice" for count in range(len(parts)) if name != "-.slice"]
 
 
-def _launch(place: Place, made: State, spec: Spec, plan: Any, options: Options) -> list[str]:
+def _launch(place: Place, made: State, spec: Spec, plan: Plan, options: Options) -> list[str]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         with _directory(place) as at:
             listener.bind(f"{at}/gate.sock")
         listener.listen(1)
         plan = gate.with_gate(plan, listener.fileno(), spec.hooks, options.preserve_fds)
         launched = executor.launch(plan, (0, 1, 2))
-    warnings = list(launched.warnings)
+    warnings = [*plan.warnings, *launched.warnings]
     made = structs.replace(made, pid=launched.pid, start_time=process.start_time(launched.pid))
     place.save(made)
     with contextlib.ExitStack() as stack:

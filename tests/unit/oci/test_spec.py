@@ -40,7 +40,7 @@ def test_a_mount_is_its_own_cause() -> None:
         ({"process": {"args": ["a"], "apparmorProfile": "x"}}, "apparmorProfile"),
         ({"linux": {"seccomp": {}}}, "seccomp"),
         ({"linux": {"namespaces": [{"type": "user"}]}}, r"\$.linux.namespaces\[0\].type"),
-        ({"linux": {"rootfsPropagation": "shared"}}, r"\$.linux.rootfsPropagation"),
+        ({"linux": {"rootfsPropagation": "sharing"}}, r"\$.linux.rootfsPropagation"),
         ({"linux": {"uidMappings": []}}, "uidMappings"),
         ({"process": {"args": "true"}}, r"\$.process.args"),
         ({"root": {}}, "path"),
