@@ -5,15 +5,15 @@ cgroup v2 has no file for this. The program is given the device and what is want
     r2 = type (block 1, char 2)   r3 = what is wanted (mknod 1, read 2, write 4)
     r4 = major   r5 = minor   r6 = major << 20 | minor, for a rule that names both
 
-Rules are an ordered list and the last one that fits decides, for each of r, w and m by itself; what none fits is denied.
-So the program asks from the last rule back, and ticks off in r3 what a rule has allowed already:
+Rules are an ordered list and the last one that fits decides, for each of r, w and m by itself; what none fits is
+denied. So the program asks from the last rule back, and ticks off in r3 what a rule has allowed already:
 
     deny c 1:* w      if r2 != 2 or r4 != 1 goto next; if !(r3 & 4) goto next; return 0
     allow c 1:3 rw    if r2 != 2 or r6 != 0x100003 goto next; r3 &= ~(2|4); if r3 != 0 goto next; return 1
     deny a *:* rwm    return 0
 
-One number to compare, and not two, is for the verifier: it follows both ways of every jump, and would go on along the
-way where the major fits and the minor does not, knowing the major: a time that grows with the square of the rules.
+One number to compare, and not two, is for the verifier, which follows both ways of every jump: where the major fits and
+the minor does not it would go on with a known major, and take a time that grows with the square of the rules.
 
 cgroup v1 had a list of exceptions instead, which runc still keeps in front of its program, refusing what v1 could not
 say ("allow c 1:*" and then "deny c 1:3"). crun asks rule by rule as here, and looks only at those that name all of what
@@ -56,8 +56,9 @@ ALWAYS: Rules = (
 null, random, full, zero, urandom, tty, console, ptmx and the terminals of /dev/pts."""
 
 REMEDIES = {
-    errno.EPERM: "it needs CAP_BPF or CAP_SYS_ADMIN outside of a user namespace; before Linux 5.11: ulimit -l unlimited",
+    errno.EPERM: "it takes CAP_BPF or CAP_SYS_ADMIN, in no user namespace; before Linux 5.11: ulimit -l unlimited",
     errno.EINVAL: "boot a kernel with CONFIG_CGROUP_BPF, or run it with --privileged, which filters nothing",
+    errno.E2BIG: "the verifier gave up: give fewer rules, or wider ones",
     errno.ENOSYS: "boot a kernel with CONFIG_BPF_SYSCALL, or run it with --privileged, which filters nothing",
 }
 

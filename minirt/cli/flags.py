@@ -2,13 +2,16 @@
 
 import ipaddress
 import os
+import re
 from typing import TYPE_CHECKING, get_args
 
 from minirt import paths
 from minirt.errors import InvalidInput, StepFailed
 
 if TYPE_CHECKING:
+    from minirt.cgroups.resources import DeviceRule
     from minirt.engine.records import Port, Volume
+    from minirt.oci.spec import Device
 
 UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -96,6 +99,42 @@ def make_sources(volumes: tuple["Volume", ...]) -> None:
                 os.makedirs(volume.source)
         except OSError as error:
             raise StepFailed.from_os_error(f"make the volume {volume.source}", error) from error
+
+
+def devices(texts: tuple[str, ...]) -> tuple[tuple["Device", ...], tuple["DeviceRule", ...]]:
+    """Return the nodes of HOST[:CONTAINER][:rwm], and the rules that let them be used."""
+    from minirt.engine.devices import devices_at, rules_for
+
+    nodes: list[Device] = []
+    rules: list[DeviceRule] = []
+    for text in texts:
+        host, *rest = text.split(":")
+        access = rest.pop() if rest and re.fullmatch("[rwm]{1,3}", rest[-1]) else "rwm"
+        place = rest.pop() if rest and rest[0] else host
+        if any(rest) or not (host.startswith("/") and place.startswith("/")):
+            why = "it is not /HOST/PATH[:/CONTAINER/PATH][:rwm]"
+            raise InvalidInput(f"use the device {text!r}", why, "for example /dev/fuse")
+        found = devices_at(host, os.path.normpath(place))
+        nodes += found
+        rules += rules_for(found, access)
+    return tuple(nodes), tuple(rules)
+
+
+def device_rules(texts: tuple[str, ...]) -> tuple["DeviceRule", ...]:
+    """Return rules as docker and cgroup v1 write them: ``c 1:3 rwm``, ``b 8:* r``."""
+    return tuple(_device_rule(text) for text in texts)
+
+
+def _device_rule(text: str) -> "DeviceRule":
+    from minirt.cgroups.resources import DeviceRule
+
+    found = re.fullmatch(r"([abc]) (\d+|\*):(\d+|\*) ([rwm]{1,3})", text)
+    if not found:
+        why = "it is not TYPE MAJOR:MINOR ACCESS, with a, b or c, numbers or *, and letters of rwm"
+        raise InvalidInput(f"use the device rule {text!r}", why, "for example 'c 10:229 rwm'")
+    kind, major, minor, access = found.groups()
+    first, second = (None if number == "*" else int(number) for number in (major, minor))
+    return DeviceRule(True, kind, first, second, access)  # type: ignore[arg-type]
 
 
 def ports(texts: tuple[str, ...], network: str) -> tuple["Port", ...]:

@@ -6,7 +6,12 @@ Source: moby's oci/defaults.go and containerd's pkg/cri/opts for the values; doc
 import os
 from pathlib import Path
 
+from msgspec import structs
+
 from minirt import paths
+from minirt.cgroups.devices import ALLOW_ALL
+from minirt.cgroups.resources import DeviceRule
+from minirt.engine.devices import DEFAULT_RULES
 from minirt.engine.records import ContainerConfig, SandboxRecord, Volume
 from minirt.engine.users import Identity
 from minirt.errors import InvalidInput
@@ -84,13 +89,18 @@ def compile_container(
         linux=Linux(
             namespaces=namespaces(sandbox),
             cgroups_path=f"{sandbox.config.cgroup}/{container_id}",
-            resources=config.resources,
-            devices=(*config.devices, *(devices if privileged else ())),
+            resources=structs.replace(config.resources, devices=device_rules(config)),
+            devices=tuple({node.path: node for node in (*devices, *config.devices)}.values()),
             masked_paths=() if privileged else masked,
             readonly_paths=() if privileged else readonly,
         ),
         annotations=config.annotations,
     )
+
+
+def device_rules(config: ContainerConfig) -> tuple[DeviceRule, ...]:
+    """Return which devices may be used: those of every container and the container's own, or all."""
+    return (ALLOW_ALL,) if config.security.privileged else (*DEFAULT_RULES, *config.resources.devices)
 
 
 def command_of(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:

@@ -1,9 +1,12 @@
 """The CRI's messages and the engine's records, each turned into the other. Pure but for the look at the clock."""
 
+from collections.abc import Iterable
+
 from msgspec import structs
 
-from minirt.cgroups.resources import Cpu, Memory, Resources
+from minirt.cgroups.resources import Cpu, DeviceRule, Memory, Resources
 from minirt.crimessages import api_pb2 as cri
+from minirt.engine.devices import devices_at, rules_for
 from minirt.engine.records import (
     ContainerConfig,
     ContainerRecord,
@@ -105,6 +108,7 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
     _refuse_profiles(context)
     _refuse(bool(config.CDI_devices), "CDI devices")
     limits = config.linux.resources
+    nodes, rules = _devices(config.devices)
     return ContainerConfig(
         name=config.metadata.name,
         image=config.image.user_specified_image or config.image.image,
@@ -114,9 +118,9 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
         env=tuple((pair.key, pair.value) for pair in config.envs),
         cwd=config.working_dir,
         volumes=tuple(_volume(mount) for mount in config.mounts),
-        devices=tuple(_device(device) for device in config.devices),
+        devices=nodes,
         security=_security(context),
-        resources=resources(limits),
+        resources=structs.replace(resources(limits), devices=rules),
         oom_score_adj=limits.oom_score_adj if config.linux.HasField("resources") else None,
         terminal=config.tty,
         stdin=config.stdin,
@@ -159,17 +163,15 @@ def _volume(mount: cri.Mount) -> Volume:
     return Volume(mount.host_path, mount.container_path, mount.readonly, "slave" if slave else "private")
 
 
-def _device(device: cri.Device) -> Device:
-    import os
-    import stat
-
-    try:
-        about = os.stat(device.host_path)
-    except OSError as error:
-        raise InvalidInput(f"use the device {device.host_path}", error.strerror or str(error)) from error
-    kind = "c" if stat.S_ISCHR(about.st_mode) else "b"
-    major, minor = os.major(about.st_rdev), os.minor(about.st_rdev)
-    return Device(device.container_path, kind, major, minor, stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid)
+def _devices(asked: Iterable[cri.Device]) -> tuple[tuple[Device, ...], tuple[DeviceRule, ...]]:
+    """Return the nodes of devices, and the rules that let them be used."""
+    nodes: list[Device] = []
+    rules: list[DeviceRule] = []
+    for device in asked:
+        found = devices_at(device.host_path, device.container_path)
+        nodes += found
+        rules += rules_for(found, device.permissions or "rwm")
+    return tuple(nodes), tuple(rules)
 
 
 def resources(limits: cri.LinuxContainerResources) -> Resources:

@@ -50,12 +50,13 @@ def prog_load(instructions: bytes) -> int:
 
 def _load_step(instructions: bytes, log_bytes: int) -> int:
     def load(command: int, kind: int, count: int) -> int:
-        program, license_ = ffi.from_buffer(instructions), ffi.new("char[]", LICENSE)
-        log = ffi.new("char[]", log_bytes) if log_bytes else ffi.NULL
-        level, addresses = int(bool(log_bytes)), (_address(program), _address(license_))
-        attributes = LOAD.pack(kind, count, *addresses, level, log_bytes, _address(log), 0, 0, NAME)
+        program, license_ = ffi.from_buffer("char[]", instructions), ffi.new("char[]", LICENSE)
+        log = ffi.new("char[]", log_bytes or 1)
+        where = _address(log) if log_bytes else 0
+        level = int(log_bytes > 0)
+        attributes = LOAD.pack(kind, count, _address(program), _address(license_), level, log_bytes, where, 0, 0, NAME)
         result = lib.rt_bpf(command, attributes, LOAD.size)
-        return checked(result, ffi.string(log).decode(errors="replace").strip() if log_bytes else "")
+        return checked(result, ffi.string(log).decode(errors="replace").strip())
 
     count = len(instructions) // INSTRUCTION_BYTES
     return journal.step("bpf", load, BPF_PROG_LOAD, BPF_PROG_TYPE_CGROUP_DEVICE, count)
