@@ -21,6 +21,7 @@ from minirt.oci.init import (
     CloseInherited,
     Execute,
     FindExecutable,
+    FindHome,
     MakeCwd,
     NewKeyring,
     NewSession,
@@ -114,6 +115,7 @@ def test_everything_in_its_order() -> None:
         SetCredentials,
         SetUmask,
         FindExecutable,
+        FindHome,
         WaitForStart,
         Execute,
     ]
@@ -137,7 +139,7 @@ def test_masks_cover_what_was_mounted_and_what_was_made_read_only() -> None:
 
 
 def test_the_last_thing_before_execve_is_the_gate() -> None:
-    assert [type(operation) for operation in compiled().inside[-3:]] == [FindExecutable, WaitForStart, Execute]
+    assert [type(operation) for operation in compiled().inside[-3:]] == [FindHome, WaitForStart, Execute]
 
 
 def test_the_birth_comes_first_and_leaves_no_mask() -> None:
@@ -393,3 +395,9 @@ def test_nothing_is_looked_up_while_compiling(monkeypatch: pytest.MonkeyPatch) -
     for name in ("open", "mkdir", "stat", "listdir", "readlink"):
         monkeypatch.setattr(os, name, refuse)
     assert list(compiled().lines())
+
+
+def test_a_home_is_looked_up_only_where_there_is_none() -> None:
+    assert FindHome(1000) in compiled().inside
+    plan = compiled(process=process(env=["HOME=/h"]))
+    assert not any(isinstance(operation, FindHome) for operation in plan.inside)

@@ -37,7 +37,6 @@ def test_a_mount_is_its_own_cause() -> None:
     ("change", "where"),
     [
         ({"hooks": {"prestart": [{}]}}, r"\$.hooks.prestart\[0\]"),
-        ({"process": {"args": ["a"], "apparmorProfile": "x"}}, "apparmorProfile"),
         ({"linux": {"seccomp": {}}}, "seccomp"),
         ({"linux": {"namespaces": [{"type": "user"}]}}, r"\$.linux.namespaces\[0\].type"),
         ({"linux": {"rootfsPropagation": "sharing"}}, r"\$.linux.rootfsPropagation"),
