@@ -23,6 +23,7 @@ from minirt.cgroups.resources import BlockIO, Cpu, HugepageLimit, Memory, Pids, 
 from minirt.errors import InvalidInput
 
 DEFAULT_PERIOD_US = 100_000
+INITIAL_WEIGHT = "100"
 MIN_SHARES, MAX_SHARES = 2, 262_144
 MIN_WEIGHT, MAX_WEIGHT = 1, 10_000
 LIFECYCLE_FILES = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "cgroup.type", "cgroup.kill")
@@ -42,6 +43,8 @@ class Setting(Struct, frozen=True):
     @property
     def is_initial(self) -> bool:
         """Say whether a new cgroup has this value already: it limits nothing."""
+        if self.file == "cpu.weight":
+            return self.value == INITIAL_WEIGHT
         return self.file.endswith((".max", ".high")) and self.value.split(" ")[0] == "max"
 
 

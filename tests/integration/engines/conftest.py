@@ -1,6 +1,6 @@
 """Engines that drive an OCI runtime: podman and docker, each with its own and with minirt-oci, told the same words."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests import leaks
 from tests.peers import busybox, oci
 
 MINIRT = oci.minirt(Path()).program[0]
@@ -59,11 +58,3 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     if runtime == "minirt":
         return Engine(lambda *words: podman("--runtime", MINIRT, *words), ())
     return Engine(podman, ())
-
-
-@pytest.fixture(autouse=True)
-def _podman_lets_go(engine: Engine, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Unmount what podman's storage keeps mounted of itself between two calls."""
-    yield
-    if "podman" in request.node.callspec.id:
-        leaks.unmount_below(request.getfixturevalue("podman").directory)

@@ -193,7 +193,7 @@ def test_unified_is_last_as_it_is_and_a_write_a_line() -> None:
         ("memory.high", "max", True),
         ("memory.low", "max", False),
         ("memory.max", "4096", False),
-        ("cpu.weight", "100", False),
+        ("cpu.weight", "100", True),
     ],
 )
 def test_what_a_new_cgroup_has_already(file: str, value: str, initial: bool) -> None:
