@@ -1,7 +1,7 @@
 """What a runtime says when something is wrong, by the words and numbers that callers go by; nothing is left behind.
 
-containerd's shim and conmon match texts: "does not exist" is no such container, "executable file not found" and "no such
-file or directory" become exit code 127, "permission denied" 126.
+containerd's shim and conmon match texts: "does not exist" is no such container, "executable file not found" and "no
+such file or directory" become exit code 127, "permission denied" 126.
 """
 
 import json
