@@ -4,8 +4,11 @@ Everything goes through the runtime's command line, as it does for conmon and fo
 where a runtime keeps what it knows.
 """
 
+import contextlib
 import json
 import os
+import select
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -154,10 +157,22 @@ class Container:
     def leave_nothing(self) -> None:
         """Delete it, if the runtime has kept anything at all."""
         if self.runtime.state.exists() and any(self.runtime.state.iterdir()):
+            self._end_program()
             self.runtime("delete", "--force", self.name)
         if self.runtime.name == "crun":  # which leaves the cgroup of a run that failed
             for top in leaks.cgroup_tops():
                 leaks.remove_cgroups(top)
+
+    def _end_program(self) -> None:
+        """Kill it, if it is still there: a runtime that has to do it when it deletes may wait for long."""
+        with contextlib.suppress(OSError, ValueError):
+            process = os.pidfd_open(self.pid)
+            try:
+                if os.environ["MINIRT_CGROUP"] in self.proc("cgroup").read_text():
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                    select.select([process], [], [], 0.5)
+            finally:
+                os.close(process)
 
 
 def fields(pid: int | str) -> dict[str, str]:

@@ -55,7 +55,6 @@ def test_it_is_gone_after_run(container: Container) -> None:
     assert not directories(container)
 
 
-@pytest.mark.differs("crun", "1.8 leaves it")
 def test_it_is_gone_after_a_create_that_failed(container: Container) -> None:
     container.mount("/mnt", "bind", "/no/such/source", "bind")
     assert container.try_create().returncode != 0
@@ -66,8 +65,6 @@ def test_one_that_is_deep(container: Container) -> None:
     container.linux["cgroupsPath"] = f"/{os.environ['MINIRT_CGROUP']}/a/b/c"
     container.create()
     assert container.linux["cgroupsPath"] in cgroups_of(container.pid)
-    for directory in [path for top in leaks.cgroup_mounts() for path in [top / os.environ["MINIRT_CGROUP"]]]:
-        assert not (directory / "tasks").exists() or not (directory / "tasks").read_text()
     container.leave_nothing()
     for top in leaks.cgroup_tops():
         leaks.remove_cgroups(top)
@@ -127,13 +124,14 @@ def test_delete_of_a_paused_container_is_an_error(running: Container) -> None:
 
 @pytest.mark.parametrize("number", ["KILL", "9"])
 def test_a_paused_container_can_be_killed(running: Container, number: str) -> None:
-    """In short: "The kill has its effect when the container is resumed", or, on cgroup v2, at once."""
+    """On cgroup v2 at once, on v1 when it is resumed."""
     assert running("pause").returncode == 0
     assert running("kill", number).returncode == 0
     running("resume")
     running.await_end()
 
 
+@pytest.mark.differs("crun", "1.8 does nothing, and says nothing")
 def test_resume_of_a_running_container_is_an_error(running: Container) -> None:
     assert running("resume").returncode != 0
     assert running.status() == "running"

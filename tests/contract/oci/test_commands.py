@@ -112,12 +112,18 @@ def test_options_that_callers_add(container: Container, option: str) -> None:
     assert container.status() == "running"
 
 
-@pytest.mark.parametrize("word", ["--systemd-cgroup=false", "--rootless=false", "--rootless=auto", "--debug"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--debug",
+        pytest.param("--systemd-cgroup=false", marks=pytest.mark.differs("crun", "1.8 takes no value there")),
+        pytest.param("--rootless=false", marks=pytest.mark.differs("crun", "1.8 forgets --root", run=False)),
+        pytest.param("--rootless=auto", marks=pytest.mark.differs("crun", "1.8 forgets --root", run=False)),
+    ],
+)
 def test_global_options_that_callers_add(container: Container, word: str) -> None:
     container.write()
     done = container.runtime.detached(word, "create", "--bundle", container.bundle, container.name)
-    if "=false" in word and "extraneous" in done.stderr:
-        pytest.skip(f"{word}: this runtime takes no value there")
     assert done.returncode == 0, done.stderr
     assert container.status() == "created"
 

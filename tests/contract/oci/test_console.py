@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 import struct
+import subprocess
 import termios
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from tests.contract.oci.container import Container
-from tests.peers.daemon import await_true
 
 pytestmark = [pytest.mark.root, pytest.mark.peer]
 
@@ -219,14 +219,11 @@ def test_exec_detached_with_a_terminal_needs_a_socket(running: Container) -> Non
 def test_run_at_a_terminal(interactive: Container) -> None:
     """In the foreground the runtime itself passes on what is typed and said."""
     interactive.script('read line; echo "got $line"; exit 7').write()
-    pid, master = os.forkpty()
-    if pid == 0:
-        command = list(map(str, interactive.runtime.command("run", "--bundle", interactive.bundle, "life")))
-        os.execvp(command[0], command)
-    try:
+    command = interactive.runtime.command("run", "--bundle", interactive.bundle, interactive.name)
+    master, slave = os.openpty()
+    with subprocess.Popen(["setsid", "--ctty", *command], stdin=slave, stdout=slave, stderr=slave) as foreground:
+        os.close(slave)
         os.write(master, b"hello\n")
         read_until(master, b"got hello")
-        _, status = os.waitpid(pid, 0)
-        assert os.waitstatus_to_exitcode(status) == 7
-    finally:
-        os.close(master)
+        assert foreground.wait(20) == 7
+    os.close(master)
