@@ -136,6 +136,11 @@ class Container:
         """Say whether the program is what runs, and not the runtime's own init any more."""
         return self.proc("comm").read_text().strip() in (self.process["args"][0], "busybox")
 
+    def await_trap(self) -> "Container":
+        """Wait until the program has a handler for SIGTERM; the runtime's own init may have one too."""
+        await_true(lambda: self.is_executed() and catches(self.pid, signal.SIGTERM), "the program's trap")
+        return self
+
     def exec(self, *words: str, options: tuple[str | Path, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Run one more program in it, and wait for that."""
         return self.runtime("exec", *options, self.name, *words)

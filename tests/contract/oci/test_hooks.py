@@ -233,7 +233,9 @@ def test_the_environment_is_the_hooks_own(container: Container, notes: Path, mon
 
 def test_the_arguments_begin_with_the_programs_name(container: Container, notes: Path) -> None:
     container.config["hooks"] = {
-        "createRuntime": [{"path": "/bin/sh", "args": ["other", "-c", f'echo "$0" "$@" >{notes}/args', "zero", "one"]}]
+        "createRuntime": [
+            {"path": "/bin/sh", "args": ["other", "-c", f'cat; echo "$0" "$@" >{notes}/args', "zero", "one"]}
+        ]
     }
     container.create()
     assert (notes / "args").read_text() == "zero one\n"

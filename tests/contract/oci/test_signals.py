@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.oci.container import WAIT, Container, catches, fields
+from tests.contract.oci.container import WAIT, Container, fields
 from tests.isolation import children_of
 from tests.peers.daemon import await_true
 
@@ -35,7 +35,7 @@ def in_foreground(container: Container) -> "subprocess.Popen[str]":
     )
     begun = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     await_true(lambda: container.pid_file.exists() and container.pid_file.read_text() != "", "the pid file")
-    await_true(lambda: catches(container.pid, signal.SIGTERM), "the program's trap")
+    container.await_trap()
     return begun
 
 
@@ -78,7 +78,7 @@ def test_kill_by_name_and_number(container: Container, number: str) -> None:
     """The trap is on all four of them, and says which it was."""
     traps = "".join(f"trap 'echo {name}' {name};" for name in ("USR1", "USR2", "HUP", "35"))
     container.script(f"{traps} trap : TERM; while :; do sleep 0.02; done").create().start()
-    await_true(lambda: catches(container.pid, signal.SIGTERM), "the program's traps")
+    container.await_trap()
     assert container("kill", number).returncode == 0
     said = {"USR1": "USR1\n", "SIGUSR2": "USR2\n", "HUP": "HUP\n", "10": "USR1\n", "35": "35\n", "RTMIN+1": "35\n"}
     await_true(lambda: container.output.read_text() == said[number], "the trap")
