@@ -4,8 +4,11 @@ Everything goes through the runtime's command line, as it does for conmon and fo
 where a runtime keeps what it knows.
 """
 
+import contextlib
 import json
 import os
+import select
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -133,6 +136,11 @@ class Container:
         """Say whether the program is what runs, and not the runtime's own init any more."""
         return self.proc("comm").read_text().strip() in (self.process["args"][0], "busybox")
 
+    def await_trap(self) -> "Container":
+        """Wait until the program has a handler for SIGTERM; the runtime's own init may have one too."""
+        await_true(lambda: self.is_executed() and catches(self.pid, signal.SIGTERM), "the program's trap")
+        return self
+
     def exec(self, *words: str, options: tuple[str | Path, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Run one more program in it, and wait for that."""
         return self.runtime("exec", *options, self.name, *words)
@@ -154,10 +162,22 @@ class Container:
     def leave_nothing(self) -> None:
         """Delete it, if the runtime has kept anything at all."""
         if self.runtime.state.exists() and any(self.runtime.state.iterdir()):
+            self._end_program()
             self.runtime("delete", "--force", self.name)
         if self.runtime.name == "crun":  # which leaves the cgroup of a run that failed
             for top in leaks.cgroup_tops():
                 leaks.remove_cgroups(top)
+
+    def _end_program(self) -> None:
+        """Kill it, if it is still there: a runtime that has to do it when it deletes may wait for long."""
+        with contextlib.suppress(OSError, ValueError):
+            process = os.pidfd_open(self.pid)
+            try:
+                if os.environ["MINIRT_CGROUP"] in self.proc("cgroup").read_text():
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                    select.select([process], [], [], 0.5)
+            finally:
+                os.close(process)
 
 
 def fields(pid: int | str) -> dict[str, str]:

@@ -4,12 +4,11 @@ Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md, "
 """
 
 import os
-import signal
 from pathlib import Path
 
 import pytest
 
-from tests.contract.oci.container import WAIT, Container, catches, fields
+from tests.contract.oci.container import WAIT, Container, fields
 from tests.peers.daemon import await_true
 from tests.peers.oci import Runtime
 
@@ -44,14 +43,14 @@ def test_what_the_program_says_goes_where_create_was_told(container: Container) 
 @pytest.mark.parametrize("number", ["15", "TERM", "SIGTERM"])
 def test_a_signal_reaches_the_program(container: Container, number: str) -> None:
     container.script(WAIT).create().start()
-    await_true(lambda: catches(container.pid, signal.SIGTERM), "the program's trap")
+    container.await_trap()
     assert container("kill", number).returncode == 0
     container.await_end()
 
 
 def test_kill_says_term_where_nothing_is_said(container: Container) -> None:
     container.script(WAIT).create().start()
-    await_true(lambda: catches(container.pid, signal.SIGTERM), "the program's trap")
+    container.await_trap()
     assert container("kill").returncode == 0
     container.await_end()
 
