@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from minirt.cgroups.devices import DENY_ALL, AttachDeviceFilter
 from minirt.cgroups.plan import MakeCgroup
 from minirt.cgroups.tree import Tree
 from minirt.errors import InvalidInput
@@ -401,3 +402,18 @@ def test_a_home_is_looked_up_only_where_there_is_none() -> None:
     assert FindHome(1000) in compiled().inside
     plan = compiled(process=process(env=["HOME=/h"]))
     assert not any(isinstance(operation, FindHome) for operation in plan.inside)
+NO_DEVICES = {"devices": [{"allow": False, "access": "rwm"}]}
+
+
+def test_devices_are_filtered_before_anybody_is_in_the_cgroup() -> None:
+    plan = compiled(linux={"resources": NO_DEVICES})
+    [last] = [operation for operation in plan.shim if isinstance(operation, AttachDeviceFilter)]
+    assert plan.shim[-1] is last
+    assert (last.path, last.rules[0]) == (plan.cgroup, DENY_ALL)
+
+
+def test_rules_without_a_cgroup_are_refused_and_not_ignored() -> None:
+    with pytest.raises(InvalidInput, match="name a cgroup, or leave the rules out"):
+        compiled(linux={"resources": NO_DEVICES, "cgroupsPath": ""})
+    for rules in ([], [{"allow": True, "access": "rwm"}]):
+        assert compiled(linux={"resources": {"devices": rules}, "cgroupsPath": ""}).shim == ()

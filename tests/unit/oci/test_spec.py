@@ -41,6 +41,11 @@ def test_a_mount_is_its_own_cause() -> None:
         ({"linux": {"namespaces": [{"type": "user"}]}}, r"\$.linux.namespaces\[0\].type"),
         ({"linux": {"rootfsPropagation": "sharing"}}, r"\$.linux.rootfsPropagation"),
         ({"linux": {"uidMappings": []}}, "uidMappings"),
+        (
+            {"linux": {"resources": {"devices": [{"allow": True, "type": "p"}]}}},
+            r"\$.linux.resources.devices\[0\].type",
+        ),
+        ({"linux": {"resources": {"devices": [{"type": "c"}]}}}, "allow"),
         ({"process": {"args": "true"}}, r"\$.process.args"),
         ({"root": {}}, "path"),
         ({"mounts": [{"type": "proc"}]}, r"\$.mounts\[0\]"),
