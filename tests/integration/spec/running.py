@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,8 +86,10 @@ def shim(directory: Path) -> Iterator[Shim]:
 
 
 def bundle(directory: Path, root: Path, change: Change, *command: str) -> Path:
-    """Make a bundle of ``runc spec``'s configuration, changed."""
-    made = oci.bundle(directory, root, *command)
+    """Make a bundle of ``runc spec``'s configuration, changed, with a copy of ``root`` that may be written to."""
+    own = directory.with_name(f"{directory.name}-root")
+    shutil.copytree(root, own, symlinks=True)
+    made = oci.bundle(directory, own, *command)
     config: dict[str, Any] = json.loads((made / "config.json").read_text())
     change(config)
     (made / "config.json").write_text(json.dumps(config))
