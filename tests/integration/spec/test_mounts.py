@@ -130,6 +130,26 @@ def test_a_tmpfs_that_begins_with_what_it_covers(runtime: str, tmp_path: Path, b
 IDS = [{"containerID": 1000, "hostID": 70000, "size": 1}, {"containerID": 0, "hostID": 0, "size": 1}]
 
 
+@pytest.mark.parametrize("runtime", ["minirt", "runc"])
+@pytest.mark.parametrize("options", [[], ["ro"]])
+def test_a_tmpfs_without_a_mode_takes_that_of_the_directory(
+    runtime: str, options: list[str], tmp_path: Path, busybox_root: Path
+) -> None:
+    (tmp_path / "under/data").mkdir(parents=True)
+    (tmp_path / "under/data").chmod(0o2750)
+    under = bind(tmp_path / "under") | {"destination": "/under"}
+    new = {"type": "tmpfs", "source": "t", "options": options}
+    change = mounted(under, {"destination": "/under/data", **new}, {"destination": "/fresh", **new})
+    ran = shell(
+        runtime,
+        tmp_path,
+        busybox_root,
+        change,
+        "stat -c %a /under/data /fresh; touch /fresh/x 2>/dev/null && echo written",
+    )
+    assert ran.out.split() == ["2750", "1777", *([] if options else ["written"])], ran
+
+
 @NEWER
 def test_files_belong_to_other_ids(runtime: str, tmp_path: Path, busybox_root: Path, source: Path) -> None:
     os.chown(source / "file", 1000, 1000)
