@@ -177,7 +177,7 @@ class BindMount(Operation[InRoot], frozen=True):
         every = mount.AT_RECURSIVE if self.propagation & mount.MS_REC else 0
         mount.mount_setattr(tree, "", every, propagation=self.propagation & ~mount.MS_REC)
         if self.uid_map or self.gid_map:
-            idmap.apply(tree, self.uid_map, self.gid_map, below=self.idmap_below)
+            idmap.apply(tree, self.source, self.uid_map, self.gid_map, below=self.idmap_below)
         _change(tree, mount.AT_RECURSIVE, self.below, self.below_taken)
         _change(tree, 0, self.attributes, self.taken)
 

@@ -171,7 +171,7 @@ def test_a_file_system_whose_ids_cannot_be_mapped_is_named(tmp_path: Path, busyb
     line = [{"containerID": 0, "hostID": 70000, "size": 1}]
     change = mounted(bind(Path("/proc/sys"), "idmap", uidMappings=line, gidMappings=line))
     ran = shell("minirt", tmp_path, busybox_root, change, "true")
-    assert "cannot map the ids of a mount's files: Invalid argument" in ran.said
+    assert "cannot map the ids of the files in /proc/sys: Invalid argument" in ran.said
     assert "without idmapped mounts" in ran.said
 
 
