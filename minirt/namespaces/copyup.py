@@ -24,11 +24,9 @@ def copy_contents(source: int, target: int) -> None:
 
 
 def copy_mode(source: int, target: int) -> None:
-    """Give a directory the mode and the owner of another."""
-    found = os.fstat(source)
+    """Give a directory the mode of another."""
     with fds.closing(os.open(".", READ_DIRECTORY, dir_fd=target)) as writable:
-        os.fchown(writable, found.st_uid, found.st_gid)
-        os.fchmod(writable, stat.S_IMODE(found.st_mode))
+        os.fchmod(writable, stat.S_IMODE(os.fstat(source).st_mode))
 
 
 def _copy(name: str, source: int, target: int) -> None:

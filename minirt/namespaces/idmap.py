@@ -24,8 +24,8 @@ WHERE = (
 )
 
 
-def apply(tree: int, uids: Map, gids: Map, *, below: bool) -> None:
-    """Map the ids of a detached mount, and with ``below`` of those mounted in it.
+def apply(tree: int, source: str, uids: Map, gids: Map, *, below: bool) -> None:
+    """Map the ids of a detached mount of ``source``, and with ``below`` of those mounted in it.
 
     Raises:
         StepFailed: the kernel refused the map, or EINVAL or EPERM: the file system cannot.
@@ -37,7 +37,7 @@ def apply(tree: int, uids: Map, gids: Map, *, below: bool) -> None:
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EPERM):
                 raise
-            what = "map the ids of a mount's files"
+            what = f"map the ids of the files in {source}"
             raise StepFailed.from_os_error(what, error, stage=journal.stage, step="mount_setattr", do=WHERE) from error
 
 

@@ -51,7 +51,8 @@ def _change(tree: int, reach: int, given: int, taken: int) -> None:
 class MountFilesystem(Operation[InRoot], frozen=True):
     """Mount a new file system inside the root. ``data`` are its own options: key and value, or key and None.
 
-    With ``copy_up`` it begins as a copy of the directory that it covers; ``propagation`` 0 is private.
+    With ``copy_up`` it begins as a copy of the directory that it covers; ``propagation`` 0 is private. A tmpfs that
+    asks for no mode takes that of the directory it covers, as under runc.
     """
 
     fstype: str
@@ -79,21 +80,29 @@ class MountFilesystem(Operation[InRoot], frozen=True):
         """Make the file system, then attach it."""
         made = self._make()
         try:
+            is_covering = self._takes_mode and inroot.exists(context.rootfs_fd, self.target)
             target = inroot.make_directory(context.rootfs_fd, self.target)
             try:
                 if self.copy_up:
-                    self._copy_up(target, made)
+                    copyup.copy_contents(target, made)
+                if is_covering:
+                    copyup.copy_mode(target, made)
+                if self._is_filled:
+                    _change(made, 0, self.attributes & mount.MOUNT_ATTR_RDONLY, 0)
                 mount.move_mount(made, target)
             finally:
                 os.close(target)
         finally:
             os.close(made)
 
-    def _copy_up(self, covered: int, made: int) -> None:
-        copyup.copy_contents(covered, made)
-        if "mode" not in dict(self.data):
-            copyup.copy_mode(covered, made)
-        _change(made, 0, self.attributes & mount.MOUNT_ATTR_RDONLY, 0)
+    @property
+    def _takes_mode(self) -> bool:
+        return self.fstype == "tmpfs" and "mode" not in dict(self.data)
+
+    @property
+    def _is_filled(self) -> bool:
+        """Say whether it is written to before it is attached, and so can become read-only only then."""
+        return self.copy_up or self._takes_mode
 
     def _make(self) -> int:
         fd = mount.fsopen(self.fstype)
@@ -105,7 +114,7 @@ class MountFilesystem(Operation[InRoot], frozen=True):
                 else:
                     mount.fsconfig_string(fd, key, value)
             mount.fsconfig_create(fd)
-            made = mount.fsmount(fd, self.attributes & (~mount.MOUNT_ATTR_RDONLY if self.copy_up else ~0))
+            made = mount.fsmount(fd, self.attributes & (~mount.MOUNT_ATTR_RDONLY if self._is_filled else ~0))
         finally:
             os.close(fd)
         if self.propagation:
@@ -168,7 +177,7 @@ class BindMount(Operation[InRoot], frozen=True):
         every = mount.AT_RECURSIVE if self.propagation & mount.MS_REC else 0
         mount.mount_setattr(tree, "", every, propagation=self.propagation & ~mount.MS_REC)
         if self.uid_map or self.gid_map:
-            idmap.apply(tree, self.uid_map, self.gid_map, below=self.idmap_below)
+            idmap.apply(tree, self.source, self.uid_map, self.gid_map, below=self.idmap_below)
         _change(tree, mount.AT_RECURSIVE, self.below, self.below_taken)
         _change(tree, 0, self.attributes, self.taken)
 

@@ -148,9 +148,11 @@ class PivotRoot(Operation[InRoot], frozen=True):
     def execute(self, context: InRoot) -> None:
         """Pivot in place: the old root ends up on top of the new one, and is detached there."""
         os.fchdir(context.rootfs_fd)
+        old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if self.shared else -1
         mount.pivot_root(".", ".")
         if self.shared:
-            mount.mount(None, ".", None, mount.MS_SLAVE | mount.MS_REC)
+            mount.mount_setattr(old, "", mount.AT_RECURSIVE, propagation=mount.MS_SLAVE)
+            os.close(old)
         mount.umount2(".", mount.MNT_DETACH)
         os.chdir("/")
 

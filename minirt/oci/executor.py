@@ -3,8 +3,8 @@
     shim ─ plan.shim (cgroup) ─ clone3 ───────────────────▶ init ─ plan.inside … ready
        or                     └ fork ▶ stage ─ setns(pid) ─ clone3(CLONE_PARENT) ▶ init
 
-The stage is needed only to join a PID namespace: that takes effect in the next child. With CLONE_PARENT init is the
-shim's own child all the same.
+The stage is needed only to join a PID namespace, or to set clocks: both take effect in the next child. With
+CLONE_PARENT init is the shim's own child all the same.
 """
 
 import os

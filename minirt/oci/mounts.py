@@ -28,7 +28,7 @@ def compile_mount(mount: Mount, at: str, bundle: str, host_cgroups: str) -> Oper
     found = options.parse(mount.options, f"{at}.options", bind=mount.type == "bind")
     target = absolute(mount.destination)
     if mount.type in {"cgroup", "cgroup2"} and host_cgroups:
-        return BindMount(host_cgroups, target, found.attributes.given, cause=mount.cause)
+        return BindMount(host_cgroups, target, found.attributes.given | found.below.given, cause=mount.cause)
     if found.bind:
         return _bind(mount, found, at, bundle)
     _check_new(mount, found, at)

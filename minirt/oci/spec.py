@@ -84,7 +84,7 @@ class Affinity(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=Tr
 class Process(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
     """A process to execute: the container's init, or an exec'd one."""
 
-    args: tuple[str, ...]
+    args: tuple[str, ...] = ()
     cwd: str = "/"
     env: tuple[str, ...] = ()
     user: User = User()

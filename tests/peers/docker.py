@@ -19,6 +19,7 @@ class Dockerd:
 
     def __init__(self, directory: Path, images: list[Path]) -> None:
         self.socket = f"unix://{directory}/docker.sock"
+        self.directory = directory
         self._tables = _tables()
         directory.mkdir(parents=True)
         (directory / "daemon.json").write_text("{}")

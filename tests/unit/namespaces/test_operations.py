@@ -121,6 +121,11 @@ def test_a_sysctl_of_the_whole_machine_is_refused(key: str) -> None:
         WriteSysctl(key, "1")
 
 
+def test_the_host_name_is_not_set_twice() -> None:
+    with pytest.raises(InvalidInput, match=r"kernel\.hostname.*set the hostname"):
+        WriteSysctl("kernel.hostname", "box")
+
+
 def test_sysctls_need_a_namespace_that_is_not_the_hosts() -> None:
     values = {"net.core.somaxconn": "1", "kernel.sem": "2"}
     assert plan_sysctls(values, ("network", "ipc")) == [WriteSysctl(*pair) for pair in values.items()]
