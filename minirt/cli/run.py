@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--privileged", is_flag=True, help="Every capability and device, nothing masked.")
 @click.option("--cap-add", multiple=True, help="Add a capability.")
 @click.option("--cap-drop", multiple=True, help="Drop a capability.")
+@click.option("--security-opt", multiple=True, metavar="OPTION", help="seccomp=unconfined|FILE, no-new-privileges.")
 @click.option("--stop-signal", default="", help="What stop sends first (default TERM).")
 @click.option("--oom-score-adj", type=int, default=None, help="-1000 to 1000.")
 @click.option("--label", "-l", multiple=True, metavar="KEY=VALUE", help="A label.")
@@ -161,6 +162,7 @@ def configure(
     from minirt.engine.records import ContainerConfig, SandboxConfig, Security
     from minirt.engine.sandboxes import new_id
 
+    choices = flags.security(options["security_opt"])
     name = flags.name(options["name"]) if options["name"] else f"run-{new_id()[:8]}"
     sandbox = SandboxConfig(
         name=name,
@@ -187,6 +189,8 @@ def configure(
             drop=options["cap_drop"],
             privileged=options["privileged"],
             readonly_rootfs=options["read_only"],
+            no_new_privileges=choices.no_new_privileges,
+            seccomp=choices.seccomp,
         ),
         resources=_resources(options),
         oom_score_adj=options["oom_score_adj"],

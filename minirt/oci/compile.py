@@ -23,6 +23,7 @@ from minirt.oci.init import (
     Execute,
     FindExecutable,
     Init,
+    LoadFilter,
     MakeCwd,
     NewSession,
     OpenTerminal,
@@ -35,6 +36,7 @@ from minirt.oci.plan import Plan
 from minirt.oci.spec import Device, Mount, Process, Spec
 from minirt.security.capabilities import numbers
 from minirt.security.operations import DropBounding, NoNewPrivileges, SetCredentials, SetOomScoreAdj, SetRlimit
+from minirt.security.seccomp import Filter
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where commands are looked for when the environment has no PATH: docker's default."""
@@ -43,12 +45,14 @@ ROOT_PROPAGATION = {"": "rslave", "slave": "rslave", "rslave": "rslave", "privat
 """Always with what is mounted below: what stayed shared would show the container's mounts to the host."""
 
 
-def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tree, last_cap: int) -> Plan:
+def compile_spec(
+    spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tree, last_cap: int, filter: Filter | None = None
+) -> Plan:
     """Return the plan of a container's init.
 
     ``bundle`` is the absolute directory that a relative root is in; ``overlay`` mounts the root (None: bind the
     directory itself); ``tree`` is this machine's cgroup tree; ``last_cap`` is /proc/sys/kernel/cap_last_cap, for the
-    container can read nothing later.
+    container can read nothing later; ``filter`` is what the spec's seccomp profile compiles to.
 
     Raises:
         InvalidInput: fields that contradict each other.
@@ -65,7 +69,7 @@ def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tr
     inside += _identity(spec, new)
     inside += [ReadonlyRoot()] if spec.root.readonly else []
     inside += [PivotRoot()]
-    inside += compile_process(spec.process, last_cap, console=True)
+    inside += compile_process(spec.process, last_cap, console=True, filter=filter)
     path = spec.linux.cgroups_path
     return Plan(
         command=spec.process.args[0],
@@ -74,6 +78,7 @@ def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tr
         stage=tuple(_stage(joined)),
         new=new,
         inside=tuple(inside),
+        filter=filter,
     )
 
 
@@ -141,8 +146,13 @@ def compile_oom_score(process: Process) -> list[SetOomScoreAdj]:
     return [] if process.oom_score_adj is None else [SetOomScoreAdj(process.oom_score_adj)]
 
 
-def compile_process(process: Process, last_cap: int, *, console: bool) -> list[Operation[Init]]:
-    """Return the operations that turn a stage inside a container into ``process``: the tail of init, and of exec."""
+def compile_process(
+    process: Process, last_cap: int, *, console: bool, filter: Filter | None = None
+) -> list[Operation[Init]]:
+    """Return the operations that turn a stage inside a container into ``process``: the tail of init, and of exec.
+
+    Loading a filter needs no_new_privs or CAP_SYS_ADMIN: without the one, the other is kept until execve takes it.
+    """
     if not process.args:
         raise InvalidInput("use the spec", "process.args is empty", "name a command")
     size = process.console_size
@@ -162,10 +172,12 @@ def compile_process(process: Process, last_cap: int, *, console: bool) -> list[O
             permitted=numbers(sets.permitted),
             inheritable=numbers(sets.inheritable),
             ambient=numbers(sets.ambient),
+            until_execve=numbers(["CAP_SYS_ADMIN"] if filter and not process.no_new_privileges else []),
         ),
         SetUmask(0o022 if user.umask is None else user.umask),
         FindExecutable(process.args[0], search_path(process.env)),
         WaitForStart(),
+        *([LoadFilter(filter)] if filter else []),
         Execute(process.args, process.env),
     ]
     return operations

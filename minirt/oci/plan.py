@@ -15,10 +15,14 @@ from msgspec import Struct
 from minirt.linux.operation import Operation
 from minirt.namespaces.kinds import CLONE_NAMES, FLAGS
 from minirt.oci.init import Init
+from minirt.security.seccomp import Filter
 
 
 class Plan(Struct, frozen=True):
-    """What to do, stage by stage. ``cgroup`` is the absolute path of the container's cgroup ("" for none)."""
+    """What to do, stage by stage. ``cgroup`` is the absolute path of the container's cgroup ("" for none).
+
+    ``filter`` is the container's seccomp filter: ``inside`` loads it, and so will every process executed later.
+    """
 
     command: str
     cgroup: str
@@ -26,6 +30,7 @@ class Plan(Struct, frozen=True):
     stage: tuple[Operation[Init], ...]
     new: tuple[str, ...]
     inside: tuple[Operation[Init], ...]
+    filter: Filter | None = None
 
     @property
     def clone_flags(self) -> int:

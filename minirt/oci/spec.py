@@ -12,6 +12,7 @@ from msgspec import Struct, field
 
 from minirt.cgroups.resources import Resources
 from minirt.errors import InvalidInput
+from minirt.security.profile import Seccomp
 
 VERSION = "1.2.0"
 Propagation = Literal["", "private", "rprivate", "slave", "rslave"]
@@ -116,6 +117,7 @@ class Linux(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=Tr
     devices: tuple[Device, ...] = ()
     sysctl: dict[str, str] = field(default_factory=dict)
     rootfs_propagation: Propagation = ""
+    seccomp: Seccomp | None = None
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
 
