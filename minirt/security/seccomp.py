@@ -112,8 +112,11 @@ def _read(path: Path) -> bytes | None:
 
 
 def _write(path: Path, program: bytes) -> None:
-    """Keep a program; where that fails (a full disk), the next start compiles it again."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    """Keep a program; where that fails (a full disk), the next start compiles it again.
+
+    Two who write the same one at once do no harm: whoever reads it sees whether it is whole.
+    """
+    temporary = path.with_suffix(".new")
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
