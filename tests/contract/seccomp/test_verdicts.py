@@ -18,7 +18,7 @@ from tests.peers.verdicts import Verdicts
 pytestmark = [
     pytest.mark.root,
     pytest.mark.peer,
-    pytest.mark.needs("runc", "busybox", "cgroup2_tree"),
+    pytest.mark.needs("runc", "busybox", "cgroup2_tree", "gcc"),
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the probe knows the ABIs of x86_64"),
 ]
 

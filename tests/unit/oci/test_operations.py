@@ -45,6 +45,7 @@ from minirt.oci.init import (
         (FindExecutable("/bin/sh", ("/bin",)), "find /bin/sh"),
         (WaitForStart(), "say ready, wait for start"),
         (Execute(("sh", "-c", "true"), ("SECRET=1",)), "execve sh -c true"),
+        (LoadFilter(Filter(bytes(24), 4)), "seccomp SECCOMP_SET_MODE_FILTER, 3 instructions"),
     ],
 )
 def test_described_in_the_kernels_words(operation: Operation[Init], line: str) -> None:
