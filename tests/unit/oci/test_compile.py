@@ -306,7 +306,9 @@ def test_a_filter_is_loaded_by_the_last_step_alone() -> None:
 
 
 @pytest.mark.parametrize(("no_new_privileges", "kept"), [(True, frozenset()), (False, frozenset({21}))])
-def test_who_may_gain_privileges_keeps_the_one_that_loading_needs(no_new_privileges: bool, kept: frozenset[int]) -> None:
+def test_who_may_gain_privileges_keeps_the_one_that_loading_needs(
+    no_new_privileges: bool, kept: frozenset[int]
+) -> None:
     found = next(one for one in filtered(noNewPrivileges=no_new_privileges) if isinstance(one, SetCredentials))
     assert (found.until_execve, found.permitted, found.effective) == (kept, frozenset({0}), frozenset({0}))
 

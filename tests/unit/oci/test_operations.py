@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from minirt.errors import CommandNotFound, MinirtError, NotExecutable, StepFailed
+from minirt.linux import prctl
 from minirt.linux.operation import Operation
 from minirt.oci import sync
 from minirt.oci.init import (
@@ -18,6 +19,7 @@ from minirt.oci.init import (
     Execute,
     FindExecutable,
     Init,
+    LoadFilter,
     MakeCwd,
     NewSession,
     OpenTerminal,
@@ -26,6 +28,8 @@ from minirt.oci.init import (
     Undumpable,
     WaitForStart,
 )
+from minirt.security.profile import Rule, Seccomp
+from minirt.security.seccomp import Filter, compile_profile
 
 
 @pytest.mark.parametrize(
@@ -250,6 +254,25 @@ def executed(context: Init, ends: tuple[socket.socket, socket.socket], path: str
 
 def test_after_execve_the_socket_is_closed(context: Init, ends: tuple[socket.socket, socket.socket]) -> None:
     assert executed(context, ends, "/bin/sh") == (None, 5)
+
+
+def test_a_filter_that_the_kernel_does_not_take_is_a_step_of_its_own(
+    context: Init, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    LoadFilter(Filter(bytes(8), 0)).execute(context)
+    message, code = executed(context, ends, "/bin/sh")
+    assert message is not None
+    assert (message["type"], message["step"], code) == ("failed", "seccomp", 125)
+    assert message["errno"] in {errno.EINVAL, errno.EACCES}
+
+
+def test_a_filter_holds_from_the_execve_on(context: Init, ends: tuple[socket.socket, socket.socket]) -> None:
+    refusing = Seccomp("SCMP_ACT_ALLOW", syscalls=(Rule(("execve",), "SCMP_ACT_ERRNO", errno.ETXTBSY),))
+    LoadFilter(Filter(compile_profile(refusing), 0)).execute(context)
+    prctl.set_no_new_privs()
+    message, code = executed(context, ends, "/bin/sh")
+    assert message == {"type": "failed", "step": "execve", "errno": errno.ETXTBSY}
+    assert code == 127
 
 
 def test_an_execve_that_fails_says_why(
