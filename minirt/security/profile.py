@@ -163,7 +163,7 @@ def load(path: Path) -> Profile:
     except OSError as error:
         raise InvalidInput(f"read the seccomp profile {path}", error.strerror or str(error), "name a file") from error
     except (msgspec.DecodeError, ValueError) as error:
-        raise InvalidInput(f"use the seccomp profile {path}", str(error), "see docs/security.md") from error
+        raise InvalidInput(f"use the seccomp profile {path}", str(error), "see docs/seccomp.md") from error
 
 
 def parse(content: bytes) -> Profile:
