@@ -5,15 +5,16 @@
                                       └── absent, another boot's, damaged: libseccomp
 
 libseccomp (through pyseccomp) compiles, and is imported for that only: a start with a profile that has been seen before
-reads one small file. Another boot's file is not taken, for kernel and libseccomp may have changed with it.
+reads one small file. Another boot's file is not taken, for kernel and libseccomp may have changed with it. The digest
+is a check sum, which only names the file: the profile itself is in it, and compared (hashlib takes 2 ms to import).
 
 Source: seccomp(2), seccomp_rule_add(3), runtime-spec 1.2 config-linux.md "Seccomp", runc's libcontainer/seccomp
 """
 
 import contextlib
 import errno
-import hashlib
 import os
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,6 @@ from msgspec import Struct
 
 from minirt import paths
 from minirt.errors import InvalidInput, Unsupported
-from minirt.security import unknown
 from minirt.security.profile import Argument, Flag, Rule, Seccomp
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ MOST_INSTRUCTIONS = 4096
 """BPF_MAXINSNS. Source: linux/bpf_common.h."""
 
 FORMAT = 1
-"""Counts up when the same profile is compiled to something else."""
+"""Counts up when the same profile is compiled to something else than before."""
 
 
 class Filter(Struct, frozen=True):
@@ -60,7 +60,7 @@ class Filter(Struct, frozen=True):
         return len(self.program) // INSTRUCTION_BYTES
 
 
-_compiled: dict[str, Filter] = {}
+_compiled: dict[bytes, Filter] = {}
 
 
 def filter_of(profile: Seccomp | None) -> Filter | None:
@@ -72,15 +72,15 @@ def filter_of(profile: Seccomp | None) -> Filter | None:
     """
     if profile is None:
         return None
-    digest = digest_of(profile)
-    if digest not in _compiled:
-        where = paths.filters_dir() / f"{digest}.bpf"
-        program = _read(where)
+    content = msgspec.json.encode(profile)
+    if content not in _compiled:
+        where = path_of(content)
+        program = _read(where, content)
         if program is None:
             program = compile_profile(profile)
-            _write(where, program)
-        _compiled[digest] = Filter(program, flags_of(profile))
-    return _compiled[digest]
+            _write(where, content, program)
+        _compiled[content] = Filter(program, flags_of(profile))
+    return _compiled[content]
 
 
 def preview_of(profile: Seccomp | None) -> Filter | None:
@@ -88,9 +88,9 @@ def preview_of(profile: Seccomp | None) -> Filter | None:
     return Filter(compile_profile(profile), flags_of(profile)) if profile else None
 
 
-def digest_of(profile: Seccomp) -> str:
-    """Return the digest that a profile's filter is kept under."""
-    return hashlib.sha256(b"%d" % FORMAT + msgspec.json.encode(profile)).hexdigest()
+def path_of(content: bytes) -> Path:
+    """Return where the filter of a profile, given as JSON, is kept."""
+    return paths.filters_dir() / f"{zlib.crc32(content):08x}-{len(content)}.bpf"
 
 
 def flags_of(profile: Seccomp) -> int:
@@ -99,35 +99,37 @@ def flags_of(profile: Seccomp) -> int:
     return sum(FLAGS[flag] for flag in set(flags))
 
 
-# --- the cache: a line with the boot and the program's digest, then the program
+# --- the cache: a line with boot, format and check sum; the profile's line; the program
 
 
-def _read(path: Path) -> bytes | None:
-    """Return a cached program, if it is whole and of this boot."""
+def _read(path: Path, content: bytes) -> bytes | None:
+    """Return a kept program, if it is whole, of this boot, and this profile's."""
     try:
-        head, _, program = path.read_bytes().partition(b"\n")
+        head, _, body = path.read_bytes().partition(b"\n")
     except OSError:
         return None
-    return program if program and head == _head(program) else None
+    found, _, program = body.partition(b"\n")
+    return program if program and found == content and head == _head(body) else None
 
 
-def _write(path: Path, program: bytes) -> None:
+def _write(path: Path, content: bytes, program: bytes) -> None:
     """Keep a program; where that fails (a full disk), the next start compiles it again.
 
     Two who write the same one at once do no harm: whoever reads it sees whether it is whole.
     """
     temporary = path.with_suffix(".new")
+    body = content + b"\n" + program
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(_head(program) + b"\n" + program)
+            temporary.write_bytes(_head(body) + b"\n" + body)
             temporary.rename(path)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def _head(program: bytes) -> bytes:
-    return f"{paths.boot_id()} {hashlib.sha256(program).hexdigest()}".encode()
+def _head(body: bytes) -> bytes:
+    return f"{paths.boot_id()} {FORMAT} {zlib.crc32(body):08x}".encode()
 
 
 # --- libseccomp
@@ -238,6 +240,8 @@ def _condition(library: Any, argument: Argument, where: str) -> Any:
 
 def _prologue(library: Any, profile: Seccomp, architectures: list[int]) -> bytes:
     """Return what answers ENOSYS to numbers beyond those that the profile names; nothing where that is its default."""
+    from minirt.security import unknown
+
     answers_so = profile.default_action == "SCMP_ACT_ERRNO" and profile.default_errno_ret == errno.ENOSYS
     if answers_so or profile.default_action in PERMISSIVE:
         return b""

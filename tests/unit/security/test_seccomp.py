@@ -5,13 +5,14 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyseccomp
 import pytest
 
 from minirt.errors import InvalidInput
 from minirt.security import seccomp
 from minirt.security.profile import Argument, Rule, Seccomp, here, resolve
-from minirt.security.seccomp import compile_profile, digest_of, filter_of, flags_of
+from minirt.security.seccomp import compile_profile, filter_of, flags_of, path_of
 from minirt.security.syscalls import default_profile
 
 ALLOW, KILL = 0x7FFF0000, 0
@@ -185,13 +186,13 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 PROFILE = Seccomp("SCMP_ACT_ALLOW", syscalls=(Rule(("mkdir",), "SCMP_ACT_ERRNO"),))
 
 
-def test_a_filter_is_kept_by_its_profiles_digest(kept: Path) -> None:
+def test_a_filter_is_kept_with_its_profile(kept: Path) -> None:
     found = filter_of(PROFILE)
     assert found is not None
     assert found.program == compile_profile(PROFILE)
     (file,) = kept.iterdir()
-    assert file.name == f"{digest_of(PROFILE)}.bpf"
-    assert file.read_bytes().endswith(b"\n" + found.program)
+    assert file == path_of(msgspec.json.encode(PROFILE))
+    assert file.read_bytes().endswith(b"\n" + msgspec.json.encode(PROFILE) + b"\n" + found.program)
     assert kept.stat().st_mode & 0o777 == 0o700
     assert filter_of(PROFILE) is found
     assert filter_of(None) is None
@@ -215,10 +216,14 @@ def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(kept: Path) -> No
     assert found.length > 3
 
 
-def test_what_is_compiled_is_what_the_digest_says(kept: Path) -> None:
+def test_another_profiles_filter_is_not_taken(kept: Path) -> None:
     other = Seccomp("SCMP_ACT_ALLOW", syscalls=(Rule(("rmdir",), "SCMP_ACT_ERRNO"),))
-    assert digest_of(other) != digest_of(PROFILE)
-    assert filter_of(other) != filter_of(PROFILE)
+    found = filter_of(other)
+    path_of(msgspec.json.encode(other)).rename(path_of(msgspec.json.encode(PROFILE)))
+    again = filter_of(PROFILE)
+    assert again is not None
+    assert again != found
+    assert again.program == compile_profile(PROFILE)
 
 
 @pytest.mark.skipif(here().arch != "amd64", reason="numbers of x86_64")
