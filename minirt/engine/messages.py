@@ -94,7 +94,9 @@ def _refuse(asked: bool, name: str) -> None:
 
 
 def _refuse_profiles(context: cri.LinuxSandboxSecurityContext | cri.LinuxContainerSecurityContext) -> None:
-    """Refuse what would be ignored: an AppArmor profile other than none, SELinux labels."""
+    """Refuse what would be ignored: an AppArmor profile other than none, SELinux labels, seccomp's old field."""
+    old = context.seccomp_profile_path not in ("", "unconfined") and not context.HasField("seccomp")
+    _refuse(old, "seccomp_profile_path without seccomp")
     loaded = context.HasField("apparmor") and context.apparmor.profile_type != PROFILES.Unconfined
     _refuse(loaded, "an apparmor profile")
     _refuse(bool(context.selinux_options.type or context.selinux_options.level), "SELinux options")

@@ -245,6 +245,7 @@ def executed(context: Init, ends: tuple[socket.socket, socket.socket], path: str
     """Return what the shim hears of an execve, and the exit code that follows."""
     if (pid := os.fork()) == 0:
         ends[0].close()
+        prctl.set_no_new_privs()
         context.executable = path
         Execute(("name", "-c", "exit 5"), ("A=b",)).execute(context)
     ends[1].close()
@@ -269,7 +270,6 @@ def test_a_filter_that_the_kernel_does_not_take_is_a_step_of_its_own(
 def test_a_filter_holds_from_the_execve_on(context: Init, ends: tuple[socket.socket, socket.socket]) -> None:
     refusing = Seccomp("SCMP_ACT_ALLOW", syscalls=(Rule(("execve",), "SCMP_ACT_ERRNO", errno.ETXTBSY),))
     LoadFilter(Filter(compile_profile(refusing), 0)).execute(context)
-    prctl.set_no_new_privs()
     message, code = executed(context, ends, "/bin/sh")
     assert message == {"type": "failed", "step": "execve", "errno": errno.ETXTBSY}
     assert code == 127

@@ -38,7 +38,12 @@ def test_a_mount_is_its_own_cause() -> None:
     [
         ({"hooks": {}}, "hooks"),
         ({"process": {"args": ["a"], "apparmorProfile": "x"}}, "apparmorProfile"),
-        ({"linux": {"seccomp": {}}}, "seccomp"),
+        ({"linux": {"seccomp": {}}}, r"defaultAction.*\$.linux.seccomp"),
+        (
+            {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_NOTIFY"}}},
+            r"SCMP_ACT_NOTIFY.*\$.linux.seccomp.defaultAction",
+        ),
+        ({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_LOG", "listenerPath": "/x"}}}, "listenerPath"),
         ({"linux": {"namespaces": [{"type": "user"}]}}, r"\$.linux.namespaces\[0\].type"),
         ({"linux": {"rootfsPropagation": "shared"}}, r"\$.linux.rootfsPropagation"),
         ({"linux": {"uidMappings": []}}, "uidMappings"),
