@@ -10,7 +10,17 @@ import sys
 from pathlib import Path
 
 COMMAND = [sys.executable, str(Path(sys.executable).with_name("minirt")), "--help"]
-LATE = ("google.protobuf", "grpc", "isal", "minirt.crimessages", "pyroute2", "rich", "urllib3", "zstandard")
+LATE = (
+    "google.protobuf",
+    "grpc",
+    "isal",
+    "minirt.crimessages",
+    "pyroute2",
+    "pyseccomp",
+    "rich",
+    "urllib3",
+    "zstandard",
+)
 """What only some commands need, and those import it when they do."""
 MODULES = 130
 EMPTY_STARTS = 7.0

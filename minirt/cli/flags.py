@@ -3,7 +3,8 @@
 import ipaddress
 import os
 import re
-from typing import TYPE_CHECKING, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from minirt import paths
 from minirt.errors import InvalidInput, StepFailed
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from minirt.cgroups.resources import DeviceRule
     from minirt.engine.records import Port, Volume
     from minirt.oci.spec import Device
+    from minirt.security.profile import Choice
 
 UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -61,6 +63,41 @@ def directory(text: str) -> str:
     if text and not text.startswith("/"):
         raise InvalidInput(f"work in {text!r}", "it is not an absolute path", f"did you mean /{text}?")
     return text
+
+
+class SecurityOptions(NamedTuple):
+    """What --security-opt says."""
+
+    no_new_privileges: bool = False
+    seccomp: "Choice" = "default"
+
+
+def security(texts: tuple[str, ...]) -> SecurityOptions:
+    """Return docker's security options; the last of a kind counts.
+
+    Raises:
+        InvalidInput: there is no such option, or a profile is wrong.
+    """
+    found = SecurityOptions()
+    for text in texts:
+        key, _, value = text.partition("=") if "=" in text else text.partition(":")
+        if key == "seccomp" and value:
+            found = found._replace(seccomp=_seccomp(value))
+        elif key == "no-new-privileges" and value in {"", "true", "false"}:
+            found = found._replace(no_new_privileges=value != "false")
+        else:
+            do = "use seccomp=unconfined, seccomp=FILE or no-new-privileges"
+            raise InvalidInput(f"use the security option {text!r}", "minirt has none of this name and value", do)
+    return found
+
+
+def _seccomp(value: str) -> "Choice":
+    """Return no profile, the default one (docker calls it builtin), or the one in a file."""
+    from minirt.security import profile
+
+    if value == "unconfined":
+        return "unconfined"
+    return "default" if value == "builtin" else profile.load(Path(value))
 
 
 def volumes(texts: tuple[str, ...]) -> tuple["Volume", ...]:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 @click.option("--cap-drop", multiple=True, help="Drop a capability.")
 @click.option("--device", multiple=True, metavar="HOST[:PATH][:rwm]", help="Give it a device of the host.")
 @click.option("--device-cgroup-rule", multiple=True, metavar="RULE", help="Let it use devices: 'c 10:* rw'.")
+@click.option("--security-opt", multiple=True, metavar="OPTION", help="seccomp=unconfined|FILE, no-new-privileges.")
 @click.option("--stop-signal", default="", help="What stop sends first (default TERM).")
 @click.option("--oom-score-adj", type=int, default=None, help="-1000 to 1000.")
 @click.option("--label", "-l", multiple=True, metavar="KEY=VALUE", help="A label.")
@@ -164,6 +165,7 @@ def configure(
     from minirt.engine.records import ContainerConfig, SandboxConfig, Security
     from minirt.engine.sandboxes import new_id
 
+    choices = flags.security(options["security_opt"])
     name = flags.name(options["name"]) if options["name"] else f"run-{new_id()[:8]}"
     sandbox = SandboxConfig(
         name=name,
@@ -192,6 +194,8 @@ def configure(
             drop=options["cap_drop"],
             privileged=options["privileged"],
             readonly_rootfs=options["read_only"],
+            no_new_privileges=choices.no_new_privileges,
+            seccomp=choices.seccomp,
         ),
         resources=_resources(options, (*rules, *flags.device_rules(options["device_cgroup_rule"]))),
         oom_score_adj=options["oom_score_adj"],

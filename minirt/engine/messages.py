@@ -1,6 +1,7 @@
 """The CRI's messages and the engine's records, each turned into the other. Pure but for the look at the clock."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from msgspec import structs
 
@@ -20,6 +21,7 @@ from minirt.engine.records import (
 from minirt.errors import InvalidInput, Unsupported
 from minirt.images.image import Image
 from minirt.oci.spec import Device
+from minirt.security import profile as profiles
 from minirt.shim.status import Status
 
 MODES: dict[int, Mode] = {
@@ -27,6 +29,7 @@ MODES: dict[int, Mode] = {
     cri.NamespaceMode.CONTAINER: "private",
     cri.NamespaceMode.NODE: "host",
 }
+PROFILES = cri.SecurityProfile.ProfileType
 PROTOCOLS = {cri.Protocol.TCP: "tcp", cri.Protocol.UDP: "udp", cri.Protocol.SCTP: "sctp"}
 STATES = {
     "created": cri.ContainerState.CONTAINER_CREATED,
@@ -39,6 +42,9 @@ STATES = {
 def sandbox_config(config: cri.PodSandboxConfig, owner: str, *, trace: bool = False) -> SandboxConfig:
     """Return what a PodSandboxConfig asks for.
 
+    Its own seccomp profile (RuntimeDefault, from a kubelet) is for a process of the pod's own that runs a program; here
+    that is none: pause is a loop in C that only waits.
+
     Raises:
         Unsupported: something this version does not do; it is named.
     """
@@ -47,6 +53,7 @@ def sandbox_config(config: cri.PodSandboxConfig, owner: str, *, trace: bool = Fa
     options = context.namespace_options
     _refuse(options.HasField("userns_options") and options.userns_options.mode == cri.NamespaceMode.POD, "hostUsers")
     _refuse_profiles(context)
+    _refuse(context.seccomp.profile_type == PROFILES.Localhost, "a seccomp profile of one's own for a sandbox")
     dns = config.dns_config
     return SandboxConfig(
         name=config.metadata.name,
@@ -89,19 +96,33 @@ def _refuse(asked: bool, name: str) -> None:
 
 
 def _refuse_profiles(context: cri.LinuxSandboxSecurityContext | cri.LinuxContainerSecurityContext) -> None:
-    """Refuse what would be ignored: a seccomp or AppArmor profile other than none, SELinux labels."""
-    unconfined = cri.SecurityProfile.ProfileType.Unconfined
-    for name in ("seccomp", "apparmor"):
-        profile = getattr(context, name)
-        _refuse(context.HasField(name) and profile.profile_type != unconfined, f"a {name} profile")
+    """Refuse what would be ignored: an AppArmor profile other than none, SELinux labels, seccomp's old field."""
+    old = context.seccomp_profile_path not in ("", "unconfined") and not context.HasField("seccomp")
+    _refuse(old, "seccomp_profile_path without seccomp")
+    loaded = context.HasField("apparmor") and context.apparmor.profile_type != PROFILES.Unconfined
+    _refuse(loaded, "an apparmor profile")
     _refuse(bool(context.selinux_options.type or context.selinux_options.level), "SELinux options")
+
+
+def _seccomp(context: cri.LinuxContainerSecurityContext) -> profiles.Choice:
+    """Return a container's seccomp profile. None named is none, and so is a privileged container's, as in containerd.
+
+    Raises:
+        InvalidInput: a profile on this node is missing or wrong.
+    """
+    asked = context.seccomp
+    if context.privileged or not context.HasField("seccomp") or asked.profile_type == PROFILES.Unconfined:
+        return "unconfined"
+    if asked.profile_type == PROFILES.RuntimeDefault:
+        return "default"
+    return profiles.load(Path(asked.localhost_ref))
 
 
 def container_config(config: cri.ContainerConfig, log_directory: str) -> ContainerConfig:
     """Return what a ContainerConfig asks for.
 
     Raises:
-        InvalidInput: a group without a user.
+        InvalidInput: a group without a user; a seccomp profile that is missing or wrong.
         Unsupported: something this version does not do; it is named.
     """
     context = config.linux.security_context
@@ -151,6 +172,7 @@ def _security(context: cri.LinuxContainerSecurityContext) -> Security:
         no_new_privileges=context.no_new_privs,
         masked=tuple(context.masked_paths),
         readonly=tuple(context.readonly_paths),
+        seccomp=_seccomp(context),
     )
 
 

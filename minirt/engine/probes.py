@@ -69,7 +69,9 @@ def probes() -> Iterator[Probe]:
         yield Probe(f"cgroup v2 {controller}", _controller(controller), "use vm/run")
     yield Probe("cgroup.kill", _cgroup_kill, "use Linux 5.14 or later")
     yield Probe("device filters", _device_filters, "boot a kernel with CONFIG_CGROUP_BPF, or run all --privileged")
-    yield Probe("seccomp", _seccomp, "boot a kernel with CONFIG_SECCOMP_FILTER", needed=False)
+    yield Probe(
+        "seccomp", _seccomp, "boot a kernel with CONFIG_SECCOMP_FILTER, or use --security-opt seccomp=unconfined"
+    )
     yield Probe("bridge", _link("bridge"), "modprobe bridge")
     yield Probe("veth", _link("veth"), "modprobe veth")
     yield Probe("nftables", _nftables, "apt-get install nftables; modprobe nft_masq")

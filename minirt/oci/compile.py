@@ -26,6 +26,7 @@ from minirt.oci.init import (
     FindExecutable,
     FindHome,
     Init,
+    LoadFilter,
     MakeCwd,
     NewKeyring,
     NewSession,
@@ -41,6 +42,7 @@ from minirt.oci.spec import Affinity, Device, Linux, Process, Spec
 from minirt.security.capabilities import numbers
 from minirt.security.labels import SetAppArmorProfile, SetSelinuxLabel
 from minirt.security.operations import DropBounding, NoNewPrivileges, SetCredentials, SetOomScoreAdj, SetRlimit
+from minirt.security.seccomp import Filter
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where commands are looked for when the environment has no PATH: docker's default."""
@@ -52,12 +54,14 @@ Only with shared do mounts in a bound directory get to the host; the container's
 """
 
 
-def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tree, last_cap: int) -> Plan:
+def compile_spec(
+    spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tree, last_cap: int, filter: Filter | None = None
+) -> Plan:
     """Return the plan of a container's init.
 
     ``bundle`` is the absolute directory that a relative root is in; ``overlay`` mounts the root (None: bind the
     directory itself); ``tree`` is this machine's cgroup tree; ``last_cap`` is /proc/sys/kernel/cap_last_cap, for the
-    container can read nothing later.
+    container can read nothing later; ``filter`` is what the spec's seccomp profile compiles to.
 
     Raises:
         InvalidInput: fields that contradict each other.
@@ -77,7 +81,7 @@ def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tr
     inside += _identity(spec, new)
     inside += [ReadonlyRoot()] if spec.root.readonly else []
     inside += _pivot(spec.linux)
-    inside += compile_process(spec.process, last_cap, console=True)
+    inside += compile_process(spec.process, last_cap, console=True, filter=filter)
     path = spec.linux.cgroups_path
     if not path and is_filter(spec.linux.resources.devices):
         why = "linux.resources.devices are rules of a cgroup, and linux.cgroupsPath is empty"
@@ -90,6 +94,7 @@ def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tr
         new=tuple(kind for kind in new if kind != "time" or not clocks),
         inside=tuple(inside),
         warnings=tuple(refusals.warnings(spec)),
+        filter=filter,
     )
 
 
@@ -183,8 +188,13 @@ def compile_affinity(affinity: Affinity) -> tuple[list[Operation[object]], list[
     return [*initial], [*final]
 
 
-def compile_process(process: Process, last_cap: int, *, console: bool) -> list[Operation[Init]]:
-    """Return the operations that turn a stage inside a container into ``process``: the tail of init, and of exec."""
+def compile_process(
+    process: Process, last_cap: int, *, console: bool, filter: Filter | None = None
+) -> list[Operation[Init]]:
+    """Return the operations that turn a stage inside a container into ``process``: the tail of init, and of exec.
+
+    Loading a filter needs no_new_privs or CAP_SYS_ADMIN: without the one, the other is kept until execve takes it.
+    """
     if not process.args:
         raise InvalidInput("use the spec", "process.args is empty", "name a command")
     size = process.console_size
@@ -205,11 +215,13 @@ def compile_process(process: Process, last_cap: int, *, console: bool) -> list[O
             permitted=numbers(sets.permitted),
             inheritable=numbers(sets.inheritable),
             ambient=numbers(sets.ambient),
+            until_execve=numbers(["CAP_SYS_ADMIN"] if filter and not process.no_new_privileges else []),
         ),
         SetUmask(0o022 if user.umask is None else user.umask),
         FindExecutable(process.args[0], search_path(process.env)),
         *([] if any(entry.startswith("HOME=") for entry in process.env) else [FindHome(user.uid)]),
         WaitForStart(),
+        *([LoadFilter(filter)] if filter else []),
         Execute(process.args, process.env),
     ]
     return operations

@@ -21,6 +21,9 @@ from minirt.linux.operation import Operation
 from minirt.oci import sync
 from minirt.oci.init import Init
 from minirt.oci.plan import Plan
+from minirt.security.seccomp import Filter
+
+SECCOMP_SET_MODE_FILTER = 1
 
 
 class Launched(Struct):
@@ -77,6 +80,19 @@ def spawn(
             outer.close()
             raise
     return Launched(pid, pidfd, outer, warnings)
+
+
+def note_last_step(filter: Filter | None, command: str, pid: int, error: MinirtError | None = None) -> None:
+    """Record what init did in C, out of the journal's sight: its filter's loading, and its execve if it came to that.
+
+    ``error`` is what it reported; without one both have succeeded.
+    """
+    number, step = getattr(error, "errno", 0), getattr(error, "step", "")
+    if filter:
+        arguments = journal.shown((SECCOMP_SET_MODE_FILTER, filter.flags, filter.length))
+        journal.note("seccomp", arguments, number if step == "seccomp" else 0, pid=pid, of="init")
+    if step != "seccomp":
+        journal.note("execve", command, number, pid=pid, of="init")
 
 
 def _clone_in_stage(

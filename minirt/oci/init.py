@@ -20,6 +20,7 @@ from minirt.linux._native import ffi, lib
 from minirt.linux.operation import Operation
 from minirt.namespaces import inroot
 from minirt.oci import sync
+from minirt.security.seccomp import Filter
 
 PTMX = os.makedev(5, 2)
 TIOCSPTLCK = 0x40045431
@@ -36,6 +37,7 @@ class Init(Struct):
     empty_fd: int = -1
     executable: str = ""
     home: str = ""
+    filter: Filter | None = None
 
     def warn(self, text: str) -> None:
         """Tell the shim of something optional that could not be done."""
@@ -269,8 +271,22 @@ class FindHome(Operation[Init], frozen=True):
         context.home = os.fsdecode(homes[0]) if homes and homes[0].startswith(b"/") else "/"
 
 
+class LoadFilter(Operation[Init], frozen=True):
+    """Filter the container's system calls, from its execve on: ``Execute`` loads it, for no Python may run under it."""
+
+    filter: Filter
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"seccomp SECCOMP_SET_MODE_FILTER, {self.filter.length} instructions"
+
+    def execute(self, context: Init) -> None:
+        """Hand it to the last step."""
+        context.filter = self.filter
+
+
 class Execute(Operation[Init], frozen=True):
-    """Become the program: signals to default, everything but 0-2 closed, execve. All in C, and for good."""
+    """Become the program: signals to default, all but 0-2 closed, the filter loaded, execve. In C, and for good."""
 
     args: tuple[str, ...]
     env: tuple[str, ...] = ()
@@ -286,5 +302,7 @@ class Execute(Operation[Init], frozen=True):
         keep = [ffi.new("char[]", os.fsencode(text)) for text in (*self.args, *env)]
         argv = ffi.new("char *[]", [*keep[: len(self.args)], ffi.NULL])
         envp = ffi.new("char *[]", [*keep[len(self.args) :], ffi.NULL])
-        path = context.executable.encode()
-        lib.rt_exec(path, argv, envp, ffi.NULL, 0, 0, context.sync.fileno(), 3 + self.preserved)
+        path, found = context.executable.encode(), context.filter
+        program = ffi.from_buffer("char[]", found.program) if found else ffi.NULL
+        length, flags = (found.length, found.flags) if found else (0, 0)
+        lib.rt_exec(path, argv, envp, program, length, flags, context.sync.fileno(), 3 + self.preserved)

@@ -15,12 +15,14 @@ from msgspec import Struct
 from minirt.linux.operation import Operation
 from minirt.namespaces.kinds import CLONE_NAMES, FLAGS, JoinNamespace, OffsetClocks
 from minirt.oci.init import Init
+from minirt.security.seccomp import Filter
 
 
 class Plan(Struct, frozen=True):
     """What to do, stage by stage. ``cgroup`` is the absolute path of the container's cgroup ("" for none).
 
     ``warnings`` are for who starts it: what was asked for is left out, and it runs all the same.
+    ``filter`` is the container's seccomp filter: ``inside`` loads it, and so will every process executed later.
     """
 
     command: str
@@ -30,6 +32,7 @@ class Plan(Struct, frozen=True):
     new: tuple[str, ...]
     inside: tuple[Operation[Init], ...]
     warnings: tuple[str, ...] = ()
+    filter: Filter | None = None
 
     @property
     def has_clocks(self) -> bool:

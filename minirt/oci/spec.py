@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from minirt.cgroups.resources import Resources
 from minirt.errors import InvalidInput
 from minirt.oci.hooks import Hooks
+from minirt.security.profile import Seccomp
 
 VERSION = "1.2.0"
 Propagation = Literal["", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"]
@@ -175,6 +176,7 @@ class Linux(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=Tr
     devices: tuple[Device, ...] = ()
     sysctl: dict[str, str] = field(default_factory=dict)
     rootfs_propagation: Propagation = ""
+    seccomp: Seccomp | None = None
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
     mount_label: str = ""

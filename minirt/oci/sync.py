@@ -67,7 +67,8 @@ def failure(message: dict[str, Any], command: str) -> MinirtError:
     step, number = message["step"], message["errno"]
     if step == "execve":
         return exec_error(command, number)
-    return StepFailed(f"call {step} for {command!r}", os.strerror(number), errno=number, stage="init", step=step)
+    do = "see `seccomp` in minirt system check" if step == "seccomp" else ""
+    return StepFailed(f"call {step} for {command!r}", os.strerror(number), do, errno=number, stage="init", step=step)
 
 
 def exec_error(command: str, number: int) -> StepFailed:

@@ -21,6 +21,7 @@ from minirt.oci import spec as specs
 from minirt.oci.compile import compile_spec
 from minirt.oci.hooks import Hooks
 from minirt.pod import sandbox
+from minirt.security import seccomp
 from minirt.shim import protocol
 from minirt.shim.client import short_address
 from minirt.shim.container import Container, Reply, exit_of
@@ -183,7 +184,8 @@ class Shim:
             layers = request.overlay
             target = os.path.join(request.bundle, spec.root.path)
             overlay = MountOverlay(layers.lowers, layers.upper, layers.work, target)
-        plan = compile_spec(spec, request.bundle, overlay, self._tree, self._last_cap)
+        filter = seccomp.filter_of(spec.linux.seccomp)
+        plan = compile_spec(spec, request.bundle, overlay, self._tree, self._last_cap, filter)
         container = Container(self._loop, request.container, plan, self._changed)
         self._containers[request.container] = container
         with journal.because(request.cause):

@@ -28,7 +28,7 @@ class Session:
         self.waiters: list[Reply] = []
         self._loop = loop
         self._spec = spec
-        self._inside = tuple(compile_process(spec, last_cap, console=False))
+        self._inside = tuple(compile_process(spec, last_cap, console=False, filter=container.plan.filter))
         self._launched: executor.Launched | None = None
         self._started: Reply | None = None
         self._master = -1
@@ -74,7 +74,7 @@ class Session:
         """End of file: after its way through the gate it means that execve has closed the other end."""
         self._close_sync()
         if self._at_gate and not self._error:
-            journal.note("execve", self._spec.args[0], pid=self.pid, of="init")
+            executor.note_last_step(self.container.plan.filter, self._spec.args[0], self.pid)
             self._answer({"pid": self.pid})
 
     def _on_message(self, message: dict[str, Any], received: list[int]) -> None:
@@ -90,7 +90,7 @@ class Session:
         elif kind == "failed":
             self._error = sync.failure(message, self._spec.args[0])
             if self._at_gate:
-                journal.note("execve", self._spec.args[0], getattr(self._error, "errno", 0), pid=self.pid, of="init")
+                executor.note_last_step(self.container.plan.filter, self._spec.args[0], self.pid, self._error)
 
     def signal(self, number: int) -> None:
         """Send it a signal. Raises Conflict when it has ended."""

@@ -157,13 +157,15 @@ CAPABILITIES = [
     ["--cap-drop", "ALL", "--cap-add", "chown"],
     ["--cap-drop", "CAP_KILL", "--cap-drop", "MKNOD"],
     ["-u", "nobody", "--cap-add", "SYS_TIME"],
+    ["--security-opt", "seccomp=unconfined"],
+    ["--security-opt", "no-new-privileges", "-u", "nobody"],
 ]
 
 
 @pytest.mark.parametrize("flags", CAPABILITIES, ids=" ".join)
 def test_the_status_of_a_process_is_the_same(both: Both, flags: list[str]) -> None:
-    """Seccomp is not here yet; all else that a runtime decides is compared."""
-    fields = "Umask|Uid|Gid|Groups|Cap...|NoNewPrivs|Sig(Blk|Ign|Cgt)|NStgid|NSpid|NSpgid|NSsid|Threads|THP_enabled"
+    """All that a runtime decides is compared."""
+    fields = "Umask|Uid|Gid|Groups|Cap...|NoNewPrivs|Seccomp.*|Sig(Blk|Ign|Cgt)|NS[a-z]+|Threads|THP_enabled"
     peer, own = both.lines(*flags, IMAGE, "grep", "-E", f"^({fields}):", "/proc/self/status")
     assert own == peer
 

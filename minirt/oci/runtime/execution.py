@@ -18,6 +18,7 @@ from minirt.oci.runtime import console, lifecycle
 from minirt.oci.runtime.arguments import Arguments
 from minirt.oci.runtime.state import Place
 from minirt.oci.spec import Process
+from minirt.security import seccomp
 from minirt.security.capabilities import last_cap
 
 
@@ -38,7 +39,9 @@ def execute(place: Place, chosen: Arguments) -> int:
     spec = specs.load(Path(made.bundle) / "config.json")
     process = _process(spec.process, chosen)
     console.check(process.terminal, flags["console_socket"], detach=flags["detach"])
-    inside = [_preserving(one, flags["preserve_fds"]) for one in compile_process(process, last_cap(), console=False)]
+    filter = seccomp.filter_of(spec.linux.seccomp)
+    steps = compile_process(process, last_cap(), console=False, filter=filter)
+    inside = [_preserving(one, flags["preserve_fds"]) for one in steps]
     has_clocks = any(space.type == "time" for space in spec.linux.namespaces)
     host = joining.Host(made.pid, made.cgroup, has_clocks, tuple(compile_personality(spec.linux)))
     launched = joining.launch(host, process, tuple(inside), (0, 1, 2))

@@ -33,6 +33,7 @@ from minirt.oci.plan import Plan
 from minirt.oci.runtime import console, gate, state
 from minirt.oci.runtime.state import Place, State
 from minirt.oci.spec import Spec
+from minirt.security import seccomp
 from minirt.security.capabilities import last_cap
 
 
@@ -59,7 +60,7 @@ def create(place: Place, bundle: str, options: Options) -> list[str]:
     found = tree.find()
     path = cgroup_path(spec, place.id)
     spec = structs.replace(spec, linux=structs.replace(spec.linux, cgroups_path=path))
-    plan = compile_spec(spec, bundle, None, found, last_cap())
+    plan = compile_spec(spec, bundle, None, found, last_cap(), seccomp.filter_of(spec.linux.seccomp))
     made = State(
         id=place.id,
         bundle=bundle,

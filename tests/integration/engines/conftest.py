@@ -30,7 +30,7 @@ class Engine:
 
     def common(self) -> tuple[str, ...]:
         """Return the flags that every container here has."""
-        return (*self.runtime, "--network", "none", "--security-opt", "seccomp=unconfined")
+        return (*self.runtime, "--network", "none")
 
     def background(self, *words: str, flags: tuple[str, ...] = ()) -> str:
         """Start a container of busybox and return its id."""

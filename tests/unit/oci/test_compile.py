@@ -23,6 +23,7 @@ from minirt.oci.init import (
     Execute,
     FindExecutable,
     FindHome,
+    LoadFilter,
     MakeCwd,
     NewKeyring,
     NewSession,
@@ -36,6 +37,7 @@ from minirt.oci.plan import Plan
 from minirt.oci.spec import Affinity, Process, Spec
 from minirt.security.labels import SetAppArmorProfile, SetSelinuxLabel
 from minirt.security.operations import DropBounding, NoNewPrivileges, SetCredentials, SetOomScoreAdj, SetRlimit
+from minirt.security.seccomp import Filter
 
 TREE = Tree("/sys/fs/cgroup", "/sys/fs/cgroup", "/sys/fs/cgroup/minirt")
 OWN = [{"type": kind} for kind in ("mount", "pid", "uts", "ipc", "network", "cgroup")]
@@ -369,6 +371,28 @@ def test_a_domain_name_is_the_namespaces() -> None:
     assert WriteSysctl("kernel.domainname", "example.org") in compiled(domainname="example.org").inside
 
 
+FILTER = Filter(bytes(8), 4)
+
+
+def filtered(**process_: Any) -> list[Any]:
+    """Return the tail of a process that is filtered."""
+    spec = msgspec.convert(FULL["process"] | process_, Process)
+    return list(compile_process(spec, 40, console=True, filter=FILTER))
+
+
+def test_a_filter_is_loaded_by_the_last_step_alone() -> None:
+    assert filtered()[-3:] == [WaitForStart(), LoadFilter(FILTER), Execute(("sh", "-c", "true"), ("PATH=/a:/b", "X=y"))]
+    assert not any(isinstance(operation, LoadFilter) for operation in compiled().inside)
+
+
+@pytest.mark.parametrize(("no_new_privileges", "kept"), [(True, frozenset()), (False, frozenset({21}))])
+def test_who_may_gain_privileges_keeps_the_one_that_loading_needs(
+    no_new_privileges: bool, kept: frozenset[int]
+) -> None:
+    found = next(one for one in filtered(noNewPrivileges=no_new_privileges) if isinstance(one, SetCredentials))
+    assert (found.until_execve, found.permitted, found.effective) == (kept, frozenset({0}), frozenset({0}))
+
+
 def test_a_process_executed_later_has_the_same_tail() -> None:
     spec = msgspec.convert(FULL["process"] | {"terminal": True, "consoleSize": {"height": 2, "width": 3}}, Process)
     later = compile_process(spec, 40, console=False)
@@ -402,6 +426,8 @@ def test_a_home_is_looked_up_only_where_there_is_none() -> None:
     assert FindHome(1000) in compiled().inside
     plan = compiled(process=process(env=["HOME=/h"]))
     assert not any(isinstance(operation, FindHome) for operation in plan.inside)
+
+
 NO_DEVICES = {"devices": [{"allow": False, "access": "rwm"}]}
 
 

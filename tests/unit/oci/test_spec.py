@@ -37,7 +37,12 @@ def test_a_mount_is_its_own_cause() -> None:
     ("change", "where"),
     [
         ({"hooks": {"prestart": [{}]}}, r"\$.hooks.prestart\[0\]"),
-        ({"linux": {"seccomp": {}}}, "seccomp"),
+        ({"linux": {"seccomp": {}}}, r"defaultAction.*\$.linux.seccomp"),
+        (
+            {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_NOTIFY"}}},
+            r"SCMP_ACT_NOTIFY.*\$.linux.seccomp.defaultAction",
+        ),
+        ({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_LOG", "listenerPath": "/x"}}}, "listenerPath"),
         ({"linux": {"namespaces": [{"type": "user"}]}}, r"\$.linux.namespaces\[0\].type"),
         ({"linux": {"rootfsPropagation": "sharing"}}, r"\$.linux.rootfsPropagation"),
         ({"linux": {"uidMappings": []}}, "uidMappings"),
