@@ -45,11 +45,14 @@ def execute(place: Place, chosen: Arguments) -> int:
     has_clocks = any(space.type == "time" for space in spec.linux.namespaces)
     host = joining.Host(made.pid, made.cgroup, has_clocks, tuple(compile_personality(spec.linux)))
     launched = joining.launch(host, process, tuple(inside), (0, 1, 2))
-    _until_executed(launched, process.args[0], flags["console_socket"])
+    terminals: list[int] = []
+    _until_executed(launched, process.args[0], flags["console_socket"], terminals)
     if flags["pid_file"]:
         lifecycle.write_pid(flags["pid_file"], launched.pid)
     if flags["detach"]:
         return 0
+    for master in terminals:
+        console.relay(master, launched.pid)
     return lifecycle.wait(launched.pid)
 
 
@@ -113,7 +116,7 @@ def _read(path: Path) -> Process:
         raise InvalidInput(f"use {path}", str(error)) from error
 
 
-def _until_executed(launched: Launched, command: str, console_socket: str) -> None:
+def _until_executed(launched: Launched, command: str, console_socket: str, terminals: list[int]) -> None:
     """Hear the process out until it has executed its program; end it with the error it tells."""
     is_at_gate = False
     with contextlib.closing(launched.sync):
@@ -124,7 +127,7 @@ def _until_executed(launched: Launched, command: str, console_socket: str) -> No
                 break
             match message["type"]:
                 case "terminal":
-                    console.hand_over(console_socket, descriptors[0])
+                    lifecycle.take_terminal(descriptors[0], console_socket, terminals)
                 case "ready":
                     is_at_gate = True
                     sync.send(launched.sync, {"type": "start"})

@@ -38,12 +38,13 @@ from minirt.security.capabilities import last_cap
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What create is told besides the bundle."""
+    """What create is told besides the bundle. ``terminals`` gets the master that no socket was given for."""
 
     console_socket: str = ""
     pid_file: str = ""
     preserve_fds: int = 0
     detach: bool = True
+    terminals: list[int] = msgspec.field(default_factory=list)
 
 
 def create(place: Place, bundle: str, options: Options) -> list[str]:
@@ -137,7 +138,7 @@ def _until_ready(launched: Launched, made: State, spec: Spec, options: Options, 
             case "warning":
                 warnings.append(message["text"])
             case "terminal":
-                console.hand_over(options.console_socket, received[0])
+                take_terminal(received[0], options.console_socket, options.terminals)
             case "hooks":
                 text = _document(made, "creating")
                 hooks.run("prestart", spec.hooks.prestart, text)
@@ -147,6 +148,14 @@ def _until_ready(launched: Launched, made: State, spec: Spec, options: Options, 
                 raise sync.failure(message, spec.process.args[0])
             case "ready":
                 return
+
+
+def take_terminal(master: int, console_socket: str, terminals: list[int]) -> None:
+    """Hand a terminal over to the one who listens for it, or keep it for ourselves."""
+    if console_socket:
+        console.hand_over(console_socket, master)
+    else:
+        terminals.append(master)
 
 
 def _document(made: State, status: str) -> str:
@@ -268,6 +277,8 @@ def run(place: Place, bundle: str, options: Options, *, keep: bool = False) -> i
         raise
     if options.detach:
         return 0
+    for master in options.terminals:
+        console.relay(master, made.pid)
     code = wait(made.pid)
     if not keep:
         delete(place, force=True)
