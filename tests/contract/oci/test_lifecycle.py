@@ -62,7 +62,7 @@ def test_a_signal_that_is_none_is_an_error(running: Container) -> None:
 
 
 def test_kill_ends_what_is_created_only(created: Container) -> None:
-    """The specification's `kill` takes a container that is "neither created nor running" for an error; this is one."""
+    """The specification refuses a signal only to one that is "neither `created` nor `running`"."""
     assert created("kill", "KILL").returncode == 0
     created.await_end()
 

@@ -171,7 +171,7 @@ def test_a_path_that_is_no_namespace_is_an_error(container: Container, path: str
 
 
 def test_a_path_to_another_kind_is_an_error(container: Container, other: int) -> None:
-    """The specification: "the runtime MUST generate an error if the path is not associated with" the kind."""
+    """The specification: "MUST generate an error if `path` is not associated with a namespace of type `type`"."""
     join(container, "network", f"/proc/{other}/ns/uts")
     assert container.try_create().returncode != 0
 

@@ -228,3 +228,27 @@ def test_descriptors_that_are_to_be_kept(container: Container, tmp_path: Path, c
     assert done.returncode == 0
     await_true(container.start().is_executed, "the program's exec")
     assert sorted(path.name for path in container.proc("fd").iterdir()) == found.split()
+
+
+@pytest.mark.parametrize("given", ["pipe", "file", "nothing"])
+def test_stdin_is_what_run_was_given(container: Container, tmp_path: Path, given: str) -> None:
+    container.script("cat; echo end").write()
+    (tmp_path / "in").write_text("in\n")
+    redirected = {"pipe": f"cat {tmp_path}/in | ", "file": "", "nothing": ""}[given]
+    source = {"pipe": "", "file": f"<{tmp_path}/in", "nothing": "</dev/null"}[given]
+    command = container.runtime.command("run", "--bundle", container.bundle, container.name)
+    done = run("sh", "-c", f'{redirected}"$0" "$@" {source}', *command)
+    assert done.stdout == ("end\n" if given == "nothing" else "in\nend\n")
+
+
+def test_output_that_is_large_arrives_whole(container: Container) -> None:
+    assert container.args("head", "-c", "300000", "/dev/zero").run().stdout == "\0" * 300_000
+
+
+def test_an_environment_that_is_large(container: Container) -> None:
+    container.process["env"] = ["PATH=/bin", f"LARGE={'x' * 100_000}"]
+    assert container.says("echo ${#LARGE}") == "100000"
+
+
+def test_a_program_of_several_processes_ends_with_the_last_word_of_its_first(container: Container) -> None:
+    assert container.script("(exit 3); (exit 4); exit $(($? + 1))").run().returncode == 5
