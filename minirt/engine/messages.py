@@ -1,4 +1,7 @@
-"""The CRI's messages and the engine's records, each turned into the other. Pure but for the look at the clock."""
+"""The CRI's messages and the engine's records, each turned into the other.
+
+Pure but for the look at what a message names on this node: devices, and seccomp profiles.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
