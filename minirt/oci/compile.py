@@ -155,13 +155,19 @@ def _devices(more: tuple[Device, ...]) -> list[Operation[Init]]:
 
 
 def _identity(spec: Spec, new: tuple[str, ...]) -> list[Operation[Init]]:
+    if spec.hostname and "uts" not in {space.type for space in spec.linux.namespaces}:
+        why = "linux.namespaces has none of type uts: it would be the host's name"
+        raise InvalidInput("use the spec's hostname", why, "add one, or leave the hostname out")
     operations: list[Operation[Init]] = [SetHostname(spec.hostname)] if spec.hostname and "uts" in new else []
     return operations + plan_sysctls({"kernel.domainname": spec.domainname} if spec.domainname else {}, new)
 
 
-def compile_birth() -> list[Operation[Init]]:
-    """Return what comes first in a process that will be a container's: it lets go of what it has of the shim."""
-    return [Undumpable(), CloseInherited(), SetUmask(0), NewKeyring()]
+def compile_birth(preserved: int = 0) -> list[Operation[Init]]:
+    """Return what comes first in a process that will be a container's: it lets go of what it has of the shim.
+
+    ``preserved`` descriptors from 3 on stay open: the caller's, meant for the program.
+    """
+    return [Undumpable(), CloseInherited(tuple(range(3, 3 + preserved))), SetUmask(0), NewKeyring()]
 
 
 def compile_oom_score(process: Process) -> list[SetOomScoreAdj]:
@@ -197,8 +203,10 @@ def compile_process(
     """
     if not process.args:
         raise InvalidInput("use the spec", "process.args is empty", "name a command")
+    if not process.cwd.startswith("/"):
+        raise InvalidInput("use the spec", f"process.cwd, {process.cwd!r}, is not absolute", "begin it with /")
     size = process.console_size
-    terminal = OpenTerminal(size.height if size else 0, size.width if size else 0, console)
+    terminal = OpenTerminal(size.height if size else 0, size.width if size else 0, console, process.user.uid)
     sets, user = process.capabilities, process.user
     operations: list[Operation[Init]] = [NewSession(), terminal if process.terminal else Stdio()]
     operations += [SetRlimit(limit.type, limit.soft, limit.hard) for limit in process.rlimits]

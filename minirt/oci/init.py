@@ -116,6 +116,7 @@ class OpenTerminal(Operation[Init], frozen=True):
     height: int = 0
     width: int = 0
     console: bool = True
+    uid: int = 0
 
     def describe(self) -> str:
         """Return the operation in words."""
@@ -130,6 +131,8 @@ class OpenTerminal(Operation[Init], frozen=True):
         slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         if self.height:
             termios.tcsetwinsize(slave, (self.height, self.width))
+        if self.uid:
+            os.fchown(slave, self.uid, -1)
         fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
         if self.console:
             self._bind_console(context, slave)

@@ -38,12 +38,14 @@ class JoinProcess(Operation[object], frozen=True):
 
 
 class Host(Struct, frozen=True):
-    """The container to be joined: its init's pid, its cgroup ("" for none), what its processes have in common."""
+    """The container to be joined: its init's pid, its cgroup ("" for none), what its processes have in common;
+    how many of the caller's descriptors the new one keeps."""
 
     init_pid: int
     cgroup: str
     has_clocks: bool = False
     personality: tuple[Operation[Init], ...] = ()
+    preserved: int = 0
 
     def kinds(self) -> int:
         """Return the flags of what the stage joins: a kernel without time namespaces refuses to be asked for one."""
@@ -76,7 +78,7 @@ def launch(host: Host, spec: Process, inside: tuple[Operation[Init], ...], stdio
             JoinProcess(pidfd, host.kinds()),
         )
         own: tuple[Operation[Init], ...] = (JoinProcess(pidfd, FLAGS["cgroup"]), *final, *host.personality)
-        born = (*own, *compile_birth(), *inside)
+        born = (*own, *compile_birth(host.preserved), *inside)
         return executor.spawn(stage, 0, born, stdio, cgroup_fd, "clone3 into the container")
     finally:
         os.close(pidfd)

@@ -43,7 +43,9 @@ def execute(place: Place, chosen: Arguments) -> int:
     steps = compile_process(process, last_cap(), console=False, filter=filter)
     inside = [_preserving(one, flags["preserve_fds"]) for one in steps]
     has_clocks = any(space.type == "time" for space in spec.linux.namespaces)
-    host = joining.Host(made.pid, made.cgroup, has_clocks, tuple(compile_personality(spec.linux)))
+    host = joining.Host(
+        made.pid, made.cgroup, has_clocks, tuple(compile_personality(spec.linux)), flags["preserve_fds"]
+    )
     launched = joining.launch(host, process, tuple(inside), (0, 1, 2))
     terminals: list[int] = []
     _until_executed(launched, process.args[0], flags["console_socket"], terminals)

@@ -247,6 +247,7 @@ def features() -> int:
         "linux": {
             "namespaces": sorted(FLAGS),
             "capabilities": list(NAMES),
+            "seccomp": {"enabled": seccomp.available()},
             "cgroup": {"v1": False, "v2": os.path.exists(tree.find().mount), "systemd": False},
         },
     }
