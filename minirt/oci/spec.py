@@ -17,7 +17,7 @@ from minirt.oci.hooks import Hooks
 
 VERSION = "1.2.0"
 Propagation = Literal["", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"]
-NamespaceKind = Literal["mount", "pid", "uts", "ipc", "network", "cgroup", "time"]
+NamespaceKind = Literal["mount", "pid", "uts", "ipc", "network", "cgroup", "time", "user"]
 
 
 class User(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
@@ -170,6 +170,8 @@ class Linux(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=Tr
     """What only Linux has."""
 
     namespaces: tuple[Namespace, ...] = ()
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
     cgroups_path: str = ""
     resources: Resources = Resources()
     devices: tuple[Device, ...] = ()

@@ -40,7 +40,8 @@ def execute(place: Place, chosen: Arguments) -> int:
     console.check(process.terminal, flags["console_socket"], detach=flags["detach"])
     inside = [_preserving(one, flags["preserve_fds"]) for one in compile_process(process, last_cap(), console=False)]
     has_clocks = any(space.type == "time" for space in spec.linux.namespaces)
-    host = joining.Host(made.pid, made.cgroup, has_clocks, tuple(compile_personality(spec.linux)))
+    has_user = any(space.type == "user" for space in spec.linux.namespaces)
+    host = joining.Host(made.pid, made.cgroup, has_clocks, tuple(compile_personality(spec.linux)), has_user)
     launched = joining.launch(host, process, tuple(inside), (0, 1, 2))
     _until_executed(launched, process.args[0], flags["console_socket"])
     if flags["pid_file"]:

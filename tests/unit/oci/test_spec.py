@@ -38,9 +38,9 @@ def test_a_mount_is_its_own_cause() -> None:
     [
         ({"hooks": {"prestart": [{}]}}, r"\$.hooks.prestart\[0\]"),
         ({"linux": {"seccomp": {}}}, "seccomp"),
-        ({"linux": {"namespaces": [{"type": "user"}]}}, r"\$.linux.namespaces\[0\].type"),
+        ({"linux": {"namespaces": [{"type": "users"}]}}, r"\$.linux.namespaces\[0\].type"),
         ({"linux": {"rootfsPropagation": "sharing"}}, r"\$.linux.rootfsPropagation"),
-        ({"linux": {"uidMappings": []}}, "uidMappings"),
+        ({"linux": {"uidMappings": [{"containerID": 0}]}}, r"\$.linux.uidMappings\[0\]"),
         ({"process": {"args": "true"}}, r"\$.process.args"),
         ({"root": {}}, "path"),
         ({"mounts": [{"type": "proc"}]}, r"\$.mounts\[0\]"),
