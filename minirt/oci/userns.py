@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from minirt import journal
 from minirt.errors import InvalidInput, StepFailed
-from minirt.linux import fds, mount
+from minirt.linux import fds, mount, prctl
 from minirt.linux.operation import Operation
 from minirt.namespaces import inroot
 from minirt.namespaces.devices import TYPES, MakeDevice
@@ -143,10 +143,14 @@ class BecomeRoot(Operation[object], frozen=True):
         return "setresgid 0, setgroups none, setresuid 0 (in the user namespace)"
 
     def execute(self, context: object) -> None:
-        """Change over; the capabilities stay. Raises OSError: EINVAL, 0 is not in the map."""
+        """Change over; the capabilities stay. Raises OSError: EINVAL, 0 is not in the map.
+
+        Where fs.suid_dumpable is 1, a change of ids makes a process dumpable: that is taken back.
+        """
         journal.step("setresgid", os.setresgid, 0, 0, 0)
         journal.step("setgroups", os.setgroups, ())
         journal.step("setresuid", os.setresuid, 0, 0, 0)
+        prctl.set_dumpable(False)
 
 
 class RaiseRlimits(Operation[object], frozen=True):
@@ -194,6 +198,9 @@ def maps(linux: Linux) -> Maps | None:
         if spaces and not spaces[0].path and not given:
             why = f"linux.namespaces has a new user namespace, and linux.{name} is empty"
             raise InvalidInput("use the spec", why, "say which ids of the host those inside are")
+        if given and not any(one.container_id == 0 and one.size for one in given):
+            why = "it has no line for id 0, and it is root inside who sets the container up"
+            raise InvalidInput(f"use linux.{name}", why, "map containerID 0")
     if not spaces:
         return None
     return Maps() if spaces[0].path else Maps(lines(linux.uid_mappings), lines(linux.gid_mappings))

@@ -191,6 +191,17 @@ def test_a_bind_mount_that_is_read_only(mapped: Container, tmp_path: Path) -> No
     assert not list(source.iterdir())
 
 
+@pytest.mark.differs("runc", "1.1 has no idmapped mounts")
+def test_a_bind_mount_with_the_containers_map(mapped: Container, tmp_path: Path) -> None:
+    """What root has on disk is root's inside, and the other way round."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_text("of root\n")
+    mapped.mount("/mnt", "bind", source, "bind", "idmap")
+    assert mapped.says("stat -c %u /mnt/file; echo >/mnt/new; stat -c %u /mnt/new") == "0\n0"
+    assert (source / "new").stat().st_uid == 0
+
+
 def test_a_root_that_is_read_only(mapped: Container, root: Path) -> None:
     mapped.config["root"]["readonly"] = True
     assert mapped.script("echo >/written").run().returncode != 0

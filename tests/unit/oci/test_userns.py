@@ -148,6 +148,13 @@ def test_a_new_one_without_maps_is_an_error(name: str) -> None:
         compiled(**{name: []})
 
 
+@pytest.mark.parametrize("first", [{"containerID": 1, "size": 10}, {"containerID": 0, "size": 0}])
+@pytest.mark.parametrize("name", ["uidMappings", "gidMappings"])
+def test_maps_without_root_are_an_error(name: str, first: dict[str, int]) -> None:
+    with pytest.raises(InvalidInput, match=rf"cannot use linux\.{name}: it has no line for id 0"):
+        compiled(**{name: [first | {"hostID": 100_000}]})
+
+
 def test_without_one_nothing_changes() -> None:
     plan = compiled(NEW[1:], uidMappings=[], gidMappings=[])
     assert plan.stage == ()
