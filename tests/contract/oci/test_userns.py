@@ -5,6 +5,7 @@ Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/config-linux.
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -232,6 +233,24 @@ def owner(pid: int, name: str) -> int:
     os.close(user)
     os.close(fd)
     return inode
+
+
+def test_a_terminal(mapped: Container, tmp_path: Path) -> None:
+    """It is one of the container's own devpts, and its console."""
+    mapped.process["terminal"] = True
+    mapped.script("stat -c '%u' /dev/console; tty; sleep 1000")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "console"))
+        listener.listen(1)
+        mapped.create("--console-socket", tmp_path / "console").start()
+        connection, _ = listener.accept()
+        with connection:
+            _, received, _, _ = socket.recv_fds(connection, 4096, 1)
+    with open(received[0], "rb", buffering=0) as master:
+        said = b""
+        while said.count(b"\n") < 2:
+            said += master.read(4096)
+    assert said.split() == [b"0", b"/dev/pts/0"]
 
 
 def test_exec_is_in_it(mapped: Container) -> None:

@@ -25,6 +25,22 @@ def test_podman_maps_ids(podman: Podman, runtime: str) -> None:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
+def test_podman_shares_one(podman: Podman, runtime: str) -> None:
+    """And the network namespace that it owns, where only lo is (two lines are a header)."""
+    own = ("--runtime", RUNTIMES[runtime])
+    name = f"first-{runtime}"
+    podman.output(*own, "run", "--detach", "--name", name, "--network", "none", *MAPS, NAME, "sleep", "1000")
+    try:
+        shared = ("--userns", f"container:{name}", "--network", f"container:{name}")
+        done = podman(
+            *own, "run", "--rm", *shared, *LESS, NAME, "sh", "-c", "cat /proc/self/uid_map; wc -l </proc/net/dev"
+        )
+        assert done.stdout.split() == ["0", "100000", "65536", "3"], done.stderr
+    finally:
+        podman.output(*own, "rm", "--force", "--time", "0", name)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_podman_execs_into_one(podman: Podman, runtime: str) -> None:
     own = ("--runtime", RUNTIMES[runtime])
     name = f"mapped-{runtime}"
