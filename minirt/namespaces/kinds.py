@@ -16,6 +16,7 @@ FLAGS = {
     "network": process.CLONE_NEWNET,
     "cgroup": process.CLONE_NEWCGROUP,
     "time": process.CLONE_NEWTIME,
+    "user": process.CLONE_NEWUSER,
 }
 """The clone flag of each kind, by its name in the OCI runtime spec."""
 
@@ -27,6 +28,7 @@ PROC_NAMES = {
     "network": "net",
     "cgroup": "cgroup",
     "time": "time",
+    "user": "user",
 }
 """The file of each kind in /proc/PID/ns."""
 
@@ -38,6 +40,7 @@ CLONE_NAMES = {
     "network": "CLONE_NEWNET",
     "cgroup": "CLONE_NEWCGROUP",
     "time": "CLONE_NEWTIME",
+    "user": "CLONE_NEWUSER",
 }
 
 

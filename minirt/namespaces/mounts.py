@@ -7,7 +7,7 @@ visible with more rights than asked for, and no path is resolved twice.
 import os
 
 from minirt.errors import StepFailed
-from minirt.linux import mount
+from minirt.linux import fds, mount
 from minirt.linux.operation import Operation
 from minirt.namespaces import copyup, idmap, inroot
 from minirt.namespaces.inroot import InRoot
@@ -160,18 +160,28 @@ class BindMount(Operation[InRoot], frozen=True):
         Raises:
             StepFailed: its ids cannot be mapped.
         """
+        tree = self.prepare()
+        try:
+            self.attach(context, tree)
+        finally:
+            os.close(tree)
+
+    def prepare(self) -> int:
+        """Return the copy with its attributes, detached. Raises StepFailed: its ids cannot be mapped."""
         reach = mount.AT_RECURSIVE if self.recursive else 0
         tree = mount.open_tree(AT_FDCWD, self.source, mount.OPEN_TREE_CLONE | reach)
         try:
             self._shape(tree)
-            make = inroot.make_directory if inroot.is_directory(tree) else inroot.make_file
-            target = make(context.rootfs_fd, self.target)
-            try:
-                mount.move_mount(tree, target)
-            finally:
-                os.close(target)
-        finally:
+        except BaseException:
             os.close(tree)
+            raise
+        return tree
+
+    def attach(self, context: InRoot, tree: int) -> None:
+        """Put the copy inside the root."""
+        make = inroot.make_directory if inroot.is_directory(tree) else inroot.make_file
+        with fds.closing(make(context.rootfs_fd, self.target)) as target:
+            mount.move_mount(tree, target)
 
     def _shape(self, tree: int) -> None:
         every = mount.AT_RECURSIVE if self.propagation & mount.MS_REC else 0

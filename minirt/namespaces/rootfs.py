@@ -86,7 +86,11 @@ class MountOverlay(Operation[InRoot], frozen=True):
         return f"mount overlay of {len(self.lowers)} layers on {self.target} (upperdir {self.upper})"
 
     def execute(self, context: InRoot) -> None:
-        """Mount it and keep its descriptor as the root.
+        """Mount it and keep its descriptor as the root. Raises StepFailed: it came out read-only."""
+        self.attach(context, self.prepare())
+
+    def prepare(self) -> int:
+        """Return the overlay, detached.
 
         Raises:
             StepFailed: it came out read-only. overlayfs does not fail where it can make nothing in its work directory.
@@ -104,6 +108,10 @@ class MountOverlay(Operation[InRoot], frozen=True):
         if os.fstatvfs(root).f_flag & os.ST_RDONLY:
             why = f"the kernel mounted it read-only, for it could make nothing in {self.work}"
             raise StepFailed(self.describe(), why, "is that disk full?", errno=errno.EROFS, step=type(self).__name__)
+        return root
+
+    def attach(self, context: InRoot, root: int) -> None:
+        """Let it be the coming root."""
         _place_root(context, root, self.target)
 
 
@@ -118,8 +126,16 @@ class BindRootfs(Operation[InRoot], frozen=True):
 
     def execute(self, context: InRoot) -> None:
         """Bind it and keep its descriptor as the root."""
+        self.attach(context, self.prepare())
+
+    def prepare(self) -> int:
+        """Return the directory as a mount, detached, with those below it."""
         root = mount.open_tree(-100, self.path, mount.OPEN_TREE_CLONE | mount.AT_RECURSIVE)
         mount.mount_setattr(root, "", mount.AT_RECURSIVE, propagation=mount.MS_PRIVATE)
+        return root
+
+    def attach(self, context: InRoot, root: int) -> None:
+        """Let it be the coming root."""
         _place_root(context, root, self.path)
 
 

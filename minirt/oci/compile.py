@@ -17,7 +17,7 @@ from minirt.namespaces.kinds import JoinNamespace, OffsetClocks, SetHostname
 from minirt.namespaces.mounts import BindMount, MaskPath, ReadonlyPath
 from minirt.namespaces.rootfs import BindRootfs, HideBelow, MountOverlay, PivotRoot, ReadonlyRoot, SetPropagation
 from minirt.namespaces.sysctl import plan_sysctls
-from minirt.oci import refusals
+from minirt.oci import refusals, userns
 from minirt.oci.execution import SetAffinity, SetIoPriority, SetPersonality, SetScheduler, cpu_list
 from minirt.oci.init import (
     Chdir,
@@ -75,6 +75,7 @@ def compile_spec(
     if len({space.type for space in spec.linux.namespaces}) < len(spec.linux.namespaces):
         raise InvalidInput("use the spec", "linux.namespaces names a type twice", "leave one out")
     clocks = _clocks(spec.linux, new)
+    ids = userns.maps(spec.linux)
     inside: list[Operation[Init]] = [*compile_birth(), *compile_oom_score(spec.process), *compile_labels(spec.process)]
     inside += [JoinNamespace(kind, path) for kind, path in joined if kind != "pid"]
     inside += _rootfs(spec, bundle, overlay, "" if "cgroup" in new else tree.mount)
@@ -82,6 +83,10 @@ def compile_spec(
     inside += [ReadonlyRoot()] if spec.root.readonly else []
     inside += _pivot(spec.linux)
     inside += compile_process(spec.process, last_cap, console=True, filter=filter)
+    stage = _stage(joined, clocks)
+    if ids:
+        own_network = any(space.type == "network" for space in spec.linux.namespaces)
+        stage, inside = userns.divide(stage, inside, own_network=own_network)
     path = spec.linux.cgroups_path
     if not path and is_filter(spec.linux.resources.devices):
         why = "linux.resources.devices are rules of a cgroup, and linux.cgroupsPath is empty"
@@ -90,18 +95,19 @@ def compile_spec(
         command=spec.process.args[0],
         cgroup=tree.at(path) if path else "",
         shim=tuple(plan_cgroup(path, spec.linux.resources, tree)) if path else (),
-        stage=tuple(_stage(joined, clocks)),
+        stage=tuple([Undumpable(), *stage] if stage else []),
         new=tuple(kind for kind in new if kind != "time" or not clocks),
         inside=tuple(inside),
         warnings=tuple(refusals.warnings(spec)),
         filter=filter,
+        uid_map=ids.uids if ids else (),
+        gid_map=ids.gids if ids else (),
     )
 
 
 def _stage(joined: Sequence[tuple[str, str]], clocks: list[OffsetClocks]) -> list[Operation[Init]]:
     """Return what must be done by init's parent: init is in sight of the pod's processes from its first moment."""
-    steps: list[Operation[Init]] = [*clocks, *(JoinNamespace(kind, path) for kind, path in joined if kind == "pid")]
-    return [Undumpable(), *steps] if steps else []
+    return [*clocks, *(JoinNamespace(kind, path) for kind, path in joined if kind == "pid")]
 
 
 def _clocks(linux: Linux, new: tuple[str, ...]) -> list[OffsetClocks]:
@@ -133,7 +139,8 @@ def _rootfs(spec: Spec, bundle: str, overlay: MountOverlay | None, host_cgroups:
     operations: list[Operation[Init]] = [SetPropagation(propagation)]
     operations += [HideBelow(overlay.target if overlay else root)] if propagation == "rshared" else []
     operations.append(overlay or BindRootfs(root))
-    mounts = [compile_mount(mount, f"mounts[{at}]", bundle, host_cgroups) for at, mount in enumerate(spec.mounts)]
+    ids = userns.maps(spec.linux)
+    mounts = [compile_mount(mount, f"mounts[{at}]", bundle, host_cgroups, ids) for at, mount in enumerate(spec.mounts)]
     operations += mounts
     if not any(isinstance(one, BindMount) and os.path.normpath(one.target) == "/dev" for one in mounts):
         operations += _devices(spec.linux.devices)

@@ -11,7 +11,7 @@ import socket
 import stat
 import termios
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from minirt import journal
 from minirt.errors import CommandNotFound, MinirtError, StepFailed
@@ -29,7 +29,7 @@ PASSWD_BYTES = 1 << 20
 
 
 class Init(Struct):
-    """What init's operations hand to each other."""
+    """What init's operations hand to each other; ``prepared`` are mounts that its stage made and it is to attach."""
 
     sync: socket.socket
     stdio: tuple[int, int, int]
@@ -38,6 +38,7 @@ class Init(Struct):
     executable: str = ""
     home: str = ""
     filter: Filter | None = None
+    prepared: list[int] = field(default_factory=list)
 
     def warn(self, text: str) -> None:
         """Tell the shim of something optional that could not be done."""
@@ -67,7 +68,8 @@ class CloseInherited(Operation[Init], frozen=True):
 
     def execute(self, context: Init) -> None:
         """Close them."""
-        journal.step("close_range", fds.close_all_but, {0, 1, 2, context.sync.fileno(), *context.stdio, *self.keep})
+        kept = {0, 1, 2, context.sync.fileno(), *context.stdio, *context.prepared, *self.keep}
+        journal.step("close_range", fds.close_all_but, kept)
 
 
 class NewSession(Operation[Init], frozen=True):

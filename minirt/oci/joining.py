@@ -2,7 +2,8 @@
 
 The stage joins init's namespaces through its pidfd, and clones the process into init's cgroup. The cgroup namespace is
 joined by the process itself: seen from inside of it, where ``nsdelegate`` is on, the stage's own cgroup does not exist,
-and clone3 would refuse to leave it (ENOENT).
+and clone3 would refuse to leave it (ENOENT). With it goes the user namespace: until then the process has the host's
+rights, which joining the others, and the cgroup, may take; nobody inside can look into it, for it is not dumpable.
 """
 
 import os
@@ -20,6 +21,7 @@ from minirt.oci.executor import Launched
 from minirt.oci.init import Init, Undumpable
 from minirt.oci.plan import Plan
 from minirt.oci.spec import Process
+from minirt.oci.userns import BecomeRoot, raised_limits
 
 
 class JoinProcess(Operation[object], frozen=True):
@@ -46,11 +48,19 @@ class Host(Struct, frozen=True):
     has_clocks: bool = False
     personality: tuple[Operation[Init], ...] = ()
     preserved: int = 0
+    has_user: bool = False
 
     def kinds(self) -> int:
         """Return the flags of what the stage joins: a kernel without time namespaces refuses to be asked for one."""
-        later = {"cgroup"} if self.has_clocks else {"cgroup", "time"}
+        later = {"cgroup", "user"} if self.has_clocks else {"cgroup", "user", "time"}
         return sum(flag for kind, flag in FLAGS.items() if kind not in later)
+
+
+def _own(host: Host, pidfd: int) -> tuple[Operation[Init], ...]:
+    """Return what the process joins itself, once it is in the cgroup; it is root in a user namespace from then on."""
+    if host.has_user:
+        return JoinProcess(pidfd, FLAGS["cgroup"] | FLAGS["user"]), BecomeRoot()
+    return (JoinProcess(pidfd, FLAGS["cgroup"]),)
 
 
 def personality_of(plan: Plan) -> tuple[Operation[Init], ...]:
@@ -75,10 +85,11 @@ def launch(host: Host, spec: Process, inside: tuple[Operation[Init], ...], stdio
             *compile_oom_score(spec),
             *compile_labels(spec),
             *first,
+            *([raised_limits(inside)] if host.has_user else []),
             JoinProcess(pidfd, host.kinds()),
         )
-        own: tuple[Operation[Init], ...] = (JoinProcess(pidfd, FLAGS["cgroup"]), *final, *host.personality)
-        born = (*own, *compile_birth(host.preserved), *inside)
+        own: tuple[Operation[Init], ...] = (*_own(host, pidfd), *final, *host.personality)
+        born: tuple[Operation[Init], ...] = (*own, *compile_birth(host.preserved), *inside)
         return executor.spawn(stage, 0, born, stdio, cgroup_fd, "clone3 into the container")
     finally:
         os.close(pidfd)

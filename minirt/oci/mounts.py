@@ -11,15 +11,17 @@ from minirt.namespaces.mounts import BindMount, MountFilesystem
 from minirt.oci import options
 from minirt.oci.init import Init
 from minirt.oci.options import MountOptions
-from minirt.oci.spec import IdMapping, Mount
+from minirt.oci.spec import Mount
+from minirt.oci.userns import Maps, lines
 
 
-def compile_mount(mount: Mount, at: str, bundle: str, host_cgroups: str) -> Operation[Init]:
+def compile_mount(mount: Mount, at: str, bundle: str, host_cgroups: str, ids: Maps | None = None) -> Operation[Init]:
     """Return a mount's operation; ``at`` is its place in the spec.
 
     ``host_cgroups`` is the host's cgroup2 mount for who has no cgroup namespace. There a fresh cgroup2 mount would
     change the mount options of the whole machine's hierarchy (nsdelegate and others belong to it, not to a mount):
-    the host's mount is shown instead.
+    the host's mount is shown instead. ``ids`` are the maps of the container's user namespace: a bind mount with the
+    option idmap, and without maps of its own, has these.
 
     Raises:
         InvalidInput: it names no source to bind, or no map for its ids.
@@ -30,7 +32,7 @@ def compile_mount(mount: Mount, at: str, bundle: str, host_cgroups: str) -> Oper
     if mount.type in {"cgroup", "cgroup2"} and host_cgroups:
         return BindMount(host_cgroups, target, found.attributes.given | found.below.given, cause=mount.cause)
     if found.bind:
-        return _bind(mount, found, at, bundle)
+        return _bind(mount, found, at, bundle, ids or Maps())
     _check_new(mount, found, at)
     fstype = "cgroup2" if mount.type == "cgroup" else mount.type
     given = found.attributes.given | found.below.given
@@ -44,10 +46,10 @@ def absolute(destination: str) -> str:
     return destination if destination.startswith("/") else f"/{destination}"
 
 
-def _bind(mount: Mount, found: MountOptions, at: str, bundle: str) -> BindMount:
+def _bind(mount: Mount, found: MountOptions, at: str, bundle: str, ids: Maps) -> BindMount:
     if not mount.source:
         raise InvalidInput(f"use {at}", "it is a bind mount without a source", "name a file or directory of the host")
-    uid_map, gid_map = _maps(mount, found, at)
+    uid_map, gid_map = _maps(mount, found, at, ids)
     default = BindMount("", "").propagation
     return BindMount(
         os.path.join(bundle, mount.source),
@@ -65,17 +67,15 @@ def _bind(mount: Mount, found: MountOptions, at: str, bundle: str) -> BindMount:
     )
 
 
-def _maps(mount: Mount, found: MountOptions, at: str) -> tuple[tuple[tuple[int, int, int], ...], ...]:
+def _maps(mount: Mount, found: MountOptions, at: str, ids: Maps) -> tuple[tuple[tuple[int, int, int], ...], ...]:
     """Return the maps of users' and of groups' ids: both, or both empty."""
-    maps = _lines(mount.uid_mappings), _lines(mount.gid_mappings)
+    maps = lines(mount.uid_mappings), lines(mount.gid_mappings)
+    if found.idmap and not any(maps):
+        maps = ids.uids, ids.gids
     if (found.idmap or any(maps)) and not all(maps):
         why = "its ids cannot be mapped without both uidMappings and gidMappings of its own"
         raise InvalidInput(f"use {at}", why, "give both, or leave out idmap")
     return maps
-
-
-def _lines(mappings: tuple[IdMapping, ...]) -> tuple[tuple[int, int, int], ...]:
-    return tuple((one.container_id, one.host_id, one.size) for one in mappings)
 
 
 def _check_new(mount: Mount, found: MountOptions, at: str) -> None:

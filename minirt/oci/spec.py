@@ -18,7 +18,7 @@ from minirt.security.profile import Seccomp
 
 VERSION = "1.2.0"
 Propagation = Literal["", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"]
-NamespaceKind = Literal["mount", "pid", "uts", "ipc", "network", "cgroup", "time"]
+NamespaceKind = Literal["mount", "pid", "uts", "ipc", "network", "cgroup", "time", "user"]
 
 
 class User(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
@@ -171,6 +171,8 @@ class Linux(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=Tr
     """What only Linux has."""
 
     namespaces: tuple[Namespace, ...] = ()
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
     cgroups_path: str = ""
     resources: Resources = Resources()
     devices: tuple[Device, ...] = ()

@@ -1,5 +1,6 @@
 """What a container's init and its shim say to each other, over a SOCK_SEQPACKET pair, one JSON message a packet.
 
+    shim ──▶ init   {"type": "mapped"}          its user namespace, if it is in a new one, has its maps
     init ──▶ shim   {"type": "step", ...}       a journal record (only when the journal is on)
     init ──▶ shim   {"type": "warning", "text"} something optional could not be done
     init ──▶ shim   {"type": "terminal"} + fd   the master of the terminal it made

@@ -54,7 +54,8 @@ class Session:
         if cgroup and lifecycle.is_frozen(cgroup):
             raise Conflict(f"exec in {container.id}", "it is paused", "resume it first")
         self._started = started
-        host = joining.Host(container.pid, cgroup, container.plan.has_clocks, personality_of(container.plan))
+        plan = container.plan
+        host = joining.Host(container.pid, cgroup, plan.has_clocks, personality_of(plan), has_user=plan.has_user)
         self._launched = joining.launch(host, self._spec, self._inside, stdio)
         self._launched.sync.setblocking(False)
         self._loop.watch(self._launched.sync.fileno(), self._on_sync)

@@ -44,7 +44,12 @@ def execute(place: Place, chosen: Arguments) -> int:
     inside = [_preserving(one, flags["preserve_fds"]) for one in steps]
     has_clocks = any(space.type == "time" for space in spec.linux.namespaces)
     host = joining.Host(
-        made.pid, made.cgroup, has_clocks, tuple(compile_personality(spec.linux)), flags["preserve_fds"]
+        made.pid,
+        made.cgroup,
+        has_clocks,
+        tuple(compile_personality(spec.linux)),
+        flags["preserve_fds"],
+        any(space.type == "user" for space in spec.linux.namespaces),
     )
     launched = joining.launch(host, process, tuple(inside), (0, 1, 2))
     terminals: list[int] = []

@@ -43,9 +43,9 @@ def test_a_mount_is_its_own_cause() -> None:
             r"SCMP_ACT_NOTIFY.*\$.linux.seccomp.defaultAction",
         ),
         ({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_LOG", "listenerPath": "/x"}}}, "listenerPath"),
-        ({"linux": {"namespaces": [{"type": "user"}]}}, r"\$.linux.namespaces\[0\].type"),
+        ({"linux": {"namespaces": [{"type": "users"}]}}, r"\$.linux.namespaces\[0\].type"),
         ({"linux": {"rootfsPropagation": "sharing"}}, r"\$.linux.rootfsPropagation"),
-        ({"linux": {"uidMappings": []}}, "uidMappings"),
+        ({"linux": {"uidMappings": [{"containerID": 0}]}}, r"\$.linux.uidMappings\[0\]"),
         (
             {"linux": {"resources": {"devices": [{"allow": True, "type": "p"}]}}},
             r"\$.linux.resources.devices\[0\].type",
