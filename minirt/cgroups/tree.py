@@ -91,7 +91,9 @@ def mounts(mountinfo: str) -> list[tuple[str, str, str]]:
     found = []
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
-        point = left.split(" ")[4].encode().decode("unicode_escape")
+        point = left.split(" ")[4]
+        if "\\" in point:
+            point = point.encode().decode("unicode_escape")
         fstype, _, rest = right.partition(" ")
         found.append((point, fstype, rest.rpartition(" ")[2]))
     return found
