@@ -4,7 +4,6 @@ Engines call both for each container, and most have no hooks to run then: nothin
 """
 
 import contextlib
-import json
 import os
 import signal
 
@@ -81,7 +80,7 @@ def _run_poststop(made: State) -> list[MinirtError]:
         found = spec.load(f"{made.bundle}/config.json").hooks.poststop
     except InvalidInput:  # the bundle may be gone by now: then its hooks are gone, too
         return []
-    return hooks.run_all("poststop", found, json.dumps(state.document(made, "stopped")))
+    return hooks.run_all("poststop", found, state.encoded(state.document(made, "stopped")))
 
 
 def _await_end(pidfd: int) -> None:

@@ -26,8 +26,10 @@ LONGEST = 255
 
 SCRIPT = """\
 #!{python} -ISB
+import gc
 import sys
 
+gc.disable()
 sys.path += {directories}
 from minirt.oci.runtime.command import main
 

@@ -11,14 +11,12 @@ Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md, "
 
 import contextlib
 import datetime
-import json
 import os
 import signal
 import socket
 from collections.abc import Iterator
-from typing import NamedTuple
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from minirt.cgroups import tree
 from minirt.errors import Conflict, MinirtError, ShimError, StepFailed
@@ -34,7 +32,7 @@ from minirt.oci.spec import Spec
 from minirt.security.capabilities import last_cap
 
 
-class Options(NamedTuple):
+class Options(Struct, frozen=True):
     """What create is told besides the bundle."""
 
     console_socket: str = ""
@@ -148,7 +146,7 @@ def _until_ready(launched: Launched, made: State, spec: Spec, options: Options, 
 
 
 def _document(made: State, status: str) -> str:
-    return json.dumps(state.document(made, status))
+    return state.encoded(state.document(made, status))
 
 
 def write_pid(path: str, pid: int) -> None:

@@ -13,8 +13,8 @@ Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md, "
 
 import contextlib
 import fcntl
-import json
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ GRAMMAR = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 class State(NamedTuple):
     """One container. ``cgroup`` is its directory on the host ("" for none), ``created`` RFC 3339.
 
-    Engines ask for it often, and msgspec alone takes longer to import than all that ``state`` does: it is a tuple.
+    Engines ask for it often, and to import msgspec takes longer than all that ``state`` does: it is a tuple.
     """
 
     id: str
@@ -72,15 +72,15 @@ class Place(NamedTuple):
         """Return the state. Raises NotFound: there is no such container."""
         try:
             with open(self.file, "rb") as stored:
-                return State(**json.load(stored))
+                return State(**_decoded(stored.read()))
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"find container {self.id}", "container does not exist", f"see {self.root}") from None
 
     def save(self, state: State) -> None:
         """Replace the state file."""
         new = f"{self.directory}/.state.json"
-        with open(new, "w") as stored:
-            stored.write(json.dumps(state._asdict()))
+        with open(new, "wb") as stored:
+            stored.write(encoded(state._asdict()).encode())
         os.rename(new, self.file)
 
     def make(self, state: State) -> None:
@@ -128,6 +128,28 @@ def _is_frozen(cgroup: str) -> bool:
     from minirt.cgroups import lifecycle
 
     return lifecycle.is_frozen(cgroup)
+
+
+def _decoded(text: bytes) -> dict[str, Any]:
+    """Return plain data from JSON: by msgspec where a spec has been read, else by json. To import either costs most."""
+    if "msgspec" in sys.modules:
+        import msgspec
+
+        return msgspec.json.decode(text, type=dict)
+    import json
+
+    return dict(json.loads(text))
+
+
+def encoded(plain: dict[str, Any]) -> str:
+    """Return plain data as JSON, by whichever codec is there."""
+    if "msgspec" in sys.modules:
+        import msgspec
+
+        return msgspec.json.encode(plain).decode()
+    import json
+
+    return json.dumps(plain)
 
 
 def place(root: str, container_id: str) -> Place:
