@@ -53,7 +53,7 @@ def starts() -> list[Start]:
 
 def _oci(code: str) -> list[str]:
     path = f"import sys; sys.path += {launcher.directories_of(launcher.NEEDED)}"
-    return [*BARE, f"{path}; from minirt import imports; imports.never_typing_extensions(); {code}"]
+    return [*BARE, f"{path}; from minirt import imports; imports.lean_msgspec(); {code}"]
 
 
 def _is_met(start: Start) -> bool:

@@ -19,7 +19,7 @@ from minirt.oci.runtime.arguments import Arguments
 def main() -> NoReturn:
     """Run the command line and exit, without taking the interpreter down piece by piece."""
     gc.disable()
-    imports.never_typing_extensions()
+    imports.lean_msgspec()
     code = run(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
