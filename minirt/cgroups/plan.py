@@ -13,7 +13,6 @@ import os
 
 from minirt import journal
 from minirt.cgroups import lifecycle
-from minirt.cgroups.devices import plan_devices
 from minirt.cgroups.limits import Setting, Weight, limits, quadratic
 from minirt.cgroups.resources import Resources
 from minirt.cgroups.tree import Tree, find
@@ -185,8 +184,16 @@ def plan_cgroup(
         above.append(EnableControllers(cgroup, needed))
     delegation = [DelegateUnit(tree.base)] if tree.is_delegated and here.startswith(tree.base + "/") else []
     written = [WriteCgroup(here, one, cause) for one in settings]
-    filters = plan_devices(here, resources.devices, cause)
+    filters = _filters(here, resources, cause)
     return [*delegation, *above, MakeCgroup(here, cause=cause), *written, *filters]
+
+
+def _filters(cgroup: str, resources: Resources, cause: str) -> list[Operation[object]]:
+    if not resources.devices:
+        return []
+    from minirt.cgroups.devices import plan_devices
+
+    return [*plan_devices(cgroup, resources.devices, cause)]
 
 
 def _plus(controllers: list[str]) -> str:

@@ -16,8 +16,9 @@ from minirt.engine.records import ContainerConfig, SandboxRecord, Security, Volu
 from minirt.engine.users import Identity
 from minirt.errors import InvalidInput
 from minirt.images.image import ImageConfig
+from minirt.oci import VERSION
 from minirt.oci.compile import DEFAULT_PATH
-from minirt.oci.spec import VERSION, Capabilities, Device, Linux, Mount, Namespace, Process, Root, Spec, User
+from minirt.oci.spec import Capabilities, Device, Linux, Mount, Namespace, Process, Root, Spec, User
 from minirt.pod.sandbox import pin_path
 from minirt.security.capabilities import capability_sets
 from minirt.security.profile import Seccomp, here, resolve

@@ -7,7 +7,6 @@ then the host goes out of sight, and only then rights are given up one by one, t
 import os
 from collections.abc import Sequence
 
-from minirt.cgroups.devices import is_filter
 from minirt.cgroups.plan import plan_cgroup
 from minirt.cgroups.tree import Tree
 from minirt.errors import InvalidInput
@@ -88,9 +87,8 @@ def compile_spec(
         own_network = any(space.type == "network" for space in spec.linux.namespaces)
         stage, inside = userns.divide(stage, inside, own_network=own_network)
     path = spec.linux.cgroups_path
-    if not path and is_filter(spec.linux.resources.devices):
-        why = "linux.resources.devices are rules of a cgroup, and linux.cgroupsPath is empty"
-        raise InvalidInput("use the spec", why, "name a cgroup, or leave the rules out")
+    if not path and spec.linux.resources.devices:
+        _check_no_filter(spec.linux)
     return Plan(
         command=spec.process.args[0],
         cgroup=tree.at(path) if path else "",
@@ -103,6 +101,15 @@ def compile_spec(
         uid_map=ids.uids if ids else (),
         gid_map=ids.gids if ids else (),
     )
+
+
+def _check_no_filter(linux: Linux) -> None:
+    """Refuse rules for devices where there is no cgroup to keep to them."""
+    from minirt.cgroups.devices import is_filter
+
+    if is_filter(linux.resources.devices):
+        why = "linux.resources.devices are rules of a cgroup, and linux.cgroupsPath is empty"
+        raise InvalidInput("use the spec", why, "name a cgroup, or leave the rules out")
 
 
 def _stage(joined: Sequence[tuple[str, str]], clocks: list[OffsetClocks]) -> list[Operation[Init]]:

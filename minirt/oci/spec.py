@@ -5,8 +5,8 @@ are refused when they ask for something: see refusals.py.
 Source: https://github.com/opencontainers/runtime-spec/blob/main/config.md and config-linux.md
 """
 
-from pathlib import Path
-from typing import Any, Literal
+import os
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import Struct, field
@@ -16,7 +16,9 @@ from minirt.errors import InvalidInput
 from minirt.oci.hooks import Hooks
 from minirt.security.profile import Seccomp
 
-VERSION = "1.2.0"
+if TYPE_CHECKING:
+    from pathlib import Path
+
 Propagation = Literal["", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"]
 NamespaceKind = Literal["mount", "pid", "uts", "ipc", "network", "cgroup", "time", "user"]
 
@@ -207,21 +209,22 @@ class Spec(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=Tru
     zos: dict[str, Any] | None = None
 
 
-def load(path: Path) -> Spec:
+def load(path: "str | os.PathLike[str]") -> Spec:
     """Return the spec in a config.json.
 
     Raises:
         InvalidInput: it is missing, is no JSON, or has a wrong or unsupported field (the message names its path).
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Spec)
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Spec)
     except OSError as error:
         raise InvalidInput(f"read {path}", error.strerror or str(error), "a bundle holds a config.json") from error
     except msgspec.DecodeError as error:
         raise InvalidInput(f"use {path}", str(error)) from error
 
 
-def save(spec: Spec, path: Path) -> None:
+def save(spec: Spec, path: "Path") -> None:
     """Write a spec as config.json, whole or not at all."""
     temporary = path.with_suffix(".new")
     temporary.write_bytes(msgspec.json.encode(spec))

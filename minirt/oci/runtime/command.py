@@ -4,7 +4,6 @@ Exit codes: 0; 1 for any error; of ``run`` and ``exec`` in the foreground, the p
 Source: https://github.com/opencontainers/runc (the command line that its callers rely on)
 """
 
-import datetime
 import gc
 import os
 import sys
@@ -20,7 +19,7 @@ from minirt.oci.runtime.arguments import Arguments
 def main() -> NoReturn:
     """Run the command line and exit, without taking the interpreter down piece by piece."""
     gc.disable()
-    imports.msgspec_alone()
+    imports.lean_msgspec()
     code = run(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
@@ -58,6 +57,7 @@ class Log:
             self._write("warning", text)
 
     def _write(self, level: str, text: str) -> None:
+        import datetime
         import json
 
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -81,7 +81,7 @@ def _call(chosen: Arguments, log: Log) -> int:
 
 def _version() -> str:
     from minirt import __version__
-    from minirt.oci.spec import VERSION
+    from minirt.oci import VERSION
 
     return f"minirt-oci version {__version__}\nspec: {VERSION}\n"
 

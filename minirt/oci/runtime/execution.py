@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from pathlib import Path
 
 import msgspec
 from msgspec import structs
@@ -36,7 +35,7 @@ def execute(place: Place, chosen: Arguments) -> int:
         raise Conflict(
             f"exec in container {place.id}", f"it is {status}", "only a running container can be exec'd into"
         )
-    spec = specs.load(Path(made.bundle) / "config.json")
+    spec = specs.load(f"{made.bundle}/config.json")
     process = _process(spec.process, chosen)
     console.check(process.terminal, flags["console_socket"], detach=flags["detach"])
     filter = seccomp.filter_of(spec.linux.seccomp)
@@ -71,7 +70,7 @@ def _process(own: Process, chosen: Arguments) -> Process:
     """Return the process of the file, or the container's own with the words and flags in its place."""
     flags = chosen.flags
     if flags["process"]:
-        process = _read(Path(flags["process"]))
+        process = _read(flags["process"])
     elif chosen.words[1:]:
         process = structs.replace(own, args=chosen.words[1:], terminal=False, console_size=None)
     else:
@@ -114,9 +113,10 @@ def _with_more(sets: specs.Capabilities, names: object) -> specs.Capabilities:
     )
 
 
-def _read(path: Path) -> Process:
+def _read(path: str) -> Process:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Process)
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Process)
     except OSError as error:
         raise InvalidInput(f"read {path}", error.strerror or str(error)) from error
     except msgspec.DecodeError as error:

@@ -1,16 +1,20 @@
-"""What each command does with its words: the table between the command line and the operations."""
+"""What each command does with its words: the table between the command line and the operations.
 
-import json
-import signal
+Each imports its operations when it is called: most of a command's time goes into imports.
+"""
+
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from minirt.errors import InvalidInput
-from minirt.oci.runtime import execution, lifecycle, reports, state
+from minirt.oci.runtime import state
 from minirt.oci.runtime.arguments import Arguments
 from minirt.oci.runtime.command import Log, container_id
-from minirt.oci.runtime.lifecycle import Options
 from minirt.oci.runtime.state import Place
+
+if TYPE_CHECKING:
+    from minirt.oci.runtime.lifecycle import Options
 
 
 def place_of(chosen: Arguments) -> Place:
@@ -18,7 +22,9 @@ def place_of(chosen: Arguments) -> Place:
     return state.place(chosen.flags["root"], container_id(chosen))
 
 
-def _options(chosen: Arguments, *, detach: bool) -> Options:
+def _options(chosen: Arguments, *, detach: bool) -> "Options":
+    from minirt.oci.runtime.lifecycle import Options
+
     flags = chosen.flags
     return Options(
         console_socket=flags["console_socket"],
@@ -29,21 +35,29 @@ def _options(chosen: Arguments, *, detach: bool) -> Options:
 
 
 def _create(chosen: Arguments, log: Log) -> int:
+    from minirt.oci.runtime import lifecycle
+
     log.warnings(lifecycle.create(place_of(chosen), chosen.flags["bundle"], _options(chosen, detach=True)))
     return 0
 
 
 def _run(chosen: Arguments, log: Log) -> int:
+    from minirt.oci.runtime import lifecycle
+
     options = _options(chosen, detach=chosen.flags["detach"])
     return lifecycle.run(place_of(chosen), chosen.flags["bundle"], options, keep=chosen.flags["keep"])
 
 
 def _start(chosen: Arguments, log: Log) -> int:
+    from minirt.oci.runtime import lifecycle
+
     log.warnings(lifecycle.start(place_of(chosen)))
     return 0
 
 
 def _state(chosen: Arguments, log: Log) -> int:
+    import json
+
     place = place_of(chosen)
     made = place.load()
     sys.stdout.write(json.dumps(state.document(made, place.status(made)), indent=2) + "\n")
@@ -51,13 +65,17 @@ def _state(chosen: Arguments, log: Log) -> int:
 
 
 def _kill(chosen: Arguments, log: Log) -> int:
+    from minirt.oci.runtime import ending
+
     number = signal_number(chosen.words[1] if len(chosen.words) > 1 else "TERM")
-    lifecycle.kill(place_of(chosen), number, everything=chosen.flags["all"])
+    ending.kill(place_of(chosen), number, everything=chosen.flags["all"])
     return 0
 
 
 def signal_number(word: str) -> int:
     """Return the number of ``9``, ``KILL``, ``SIGKILL``, ``RTMIN+1``. Raises InvalidInput: it is no signal."""
+    import signal
+
     name, _, offset = word.upper().removeprefix("SIG").partition("+")
     try:
         number = int(name) if name.isdigit() else int(signal.Signals[f"SIG{name}"]) + int(offset or 0)
@@ -69,8 +87,48 @@ def signal_number(word: str) -> int:
 
 
 def _delete(chosen: Arguments, log: Log) -> int:
-    log.warnings(lifecycle.delete(place_of(chosen), force=chosen.flags["force"]))
+    from minirt.oci.runtime import ending
+
+    log.warnings(ending.delete(place_of(chosen), force=chosen.flags["force"]))
     return 0
+
+
+def _exec(chosen: Arguments, log: Log) -> int:
+    from minirt.oci.runtime import execution
+
+    return execution.execute(place_of(chosen), chosen)
+
+
+def _on_container(chosen: Arguments, log: Log) -> int:
+    """Tell of one container, or change it."""
+    from minirt.oci.runtime import reports
+
+    place, flags = place_of(chosen), chosen.flags
+    match chosen.command:
+        case "pause":
+            return reports.pause(place)
+        case "resume":
+            return reports.resume(place)
+        case "ps":
+            return reports.ps(place, flags["format"], chosen.words[1:])
+        case "update":
+            return reports.update(place, flags)
+        case _:
+            return reports.events(place, flags)
+
+
+def _on_none(chosen: Arguments, log: Log) -> int:
+    """Do what concerns no container, or all of them."""
+    from minirt.oci.runtime import reports
+
+    flags = chosen.flags
+    match chosen.command:
+        case "list":
+            return reports.list_all(flags["root"], flags["format"], quiet=flags["quiet"])
+        case "spec":
+            return reports.write_spec(flags["bundle"])
+        case _:
+            return reports.features()
 
 
 BY_COMMAND: dict[str, Callable[[Arguments, Log], int]] = {
@@ -80,15 +138,7 @@ BY_COMMAND: dict[str, Callable[[Arguments, Log], int]] = {
     "state": _state,
     "kill": _kill,
     "delete": _delete,
-    "exec": lambda chosen, log: execution.execute(place_of(chosen), chosen),
-    "pause": lambda chosen, _: reports.pause(place_of(chosen)),
-    "resume": lambda chosen, _: reports.resume(place_of(chosen)),
-    "ps": lambda chosen, _: reports.ps(place_of(chosen), chosen.flags["format"], chosen.words[1:]),
-    "list": lambda chosen, _: reports.list_all(
-        chosen.flags["root"], chosen.flags["format"], quiet=chosen.flags["quiet"]
-    ),
-    "update": lambda chosen, _: reports.update(place_of(chosen), chosen.flags),
-    "events": lambda chosen, _: reports.events(place_of(chosen), chosen.flags),
-    "spec": lambda chosen, _: reports.write_spec(chosen.flags["bundle"]),
-    "features": lambda chosen, _: reports.features(),
+    "exec": _exec,
+    **dict.fromkeys(("pause", "resume", "ps", "update", "events"), _on_container),
+    **dict.fromkeys(("list", "spec", "features"), _on_none),
 }

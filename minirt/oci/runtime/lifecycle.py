@@ -1,4 +1,4 @@
-"""The operations of the specification: create, start, kill, delete; and run, which is all of them.
+"""The operations of the specification: create, start; kill and delete are in ending.py; and run, which is all of them.
 
     create   state file ─ cgroup ─ clone3 ─ init: mounts … ─ hooks ─ … at its gate ─ pid file
     start    gate ─ execve ─ poststart          kill     a signal to init, or to all
@@ -14,37 +14,33 @@ import datetime
 import os
 import signal
 import socket
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-import msgspec
-from msgspec import structs
+from msgspec import Struct, field, structs
 
-from minirt import journal
-from minirt.cgroups import lifecycle as cgroups
 from minirt.cgroups import tree
-from minirt.errors import Conflict, InvalidInput, MinirtError, ShimError, StepFailed
+from minirt.errors import Conflict, MinirtError, ShimError, StepFailed
 from minirt.linux import process
 from minirt.oci import executor, hooks, sync
 from minirt.oci import spec as specs
 from minirt.oci.compile import compile_spec
 from minirt.oci.executor import Launched
 from minirt.oci.plan import Plan
-from minirt.oci.runtime import console, gate, state
+from minirt.oci.runtime import console, ending, gate, state
 from minirt.oci.runtime.state import Place, State
 from minirt.oci.spec import Spec
 from minirt.security import seccomp
 from minirt.security.capabilities import last_cap
 
 
-class Options(msgspec.Struct, frozen=True):
+class Options(Struct, frozen=True):
     """What create is told besides the bundle. ``terminals`` gets the master that no socket was given for."""
 
     console_socket: str = ""
     pid_file: str = ""
     preserve_fds: int = 0
     detach: bool = True
-    terminals: list[int] = msgspec.field(default_factory=list)
+    terminals: list[int] = field(default_factory=list)
 
 
 def create(place: Place, bundle: str, options: Options) -> list[str]:
@@ -56,7 +52,7 @@ def create(place: Place, bundle: str, options: Options) -> list[str]:
         StepFailed: the kernel refused a step, or a hook failed.
     """
     bundle = os.path.abspath(bundle)
-    spec = specs.load(Path(bundle) / "config.json")
+    spec = specs.load(f"{bundle}/config.json")
     console.check(spec.process.terminal, options.console_socket, detach=options.detach)
     found = tree.find()
     path = cgroup_path(spec, place.id)
@@ -69,13 +65,14 @@ def create(place: Place, bundle: str, options: Options) -> list[str]:
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         cgroup=plan.cgroup,
         annotations=spec.annotations,
+        has_poststop=bool(spec.hooks.poststop),
     )
     place.make(made)
     with place.locked():
         try:
             return _launch(place, made, spec, plan, options)
         except BaseException as error:
-            _take_down(place, place.load(), spec, owns_cgroup=not isinstance(error, Conflict))
+            ending.take_down(place, place.load(), owns_cgroup=not isinstance(error, Conflict))
             raise
 
 
@@ -106,7 +103,7 @@ def _launch(place: Place, made: State, spec: Spec, plan: Plan, options: Options)
         plan = gate.with_gate(plan, listener.fileno(), spec.hooks, options.preserve_fds)
         launched = executor.launch(plan, (0, 1, 2))
     warnings = [*plan.warnings, *launched.warnings]
-    made = structs.replace(made, pid=launched.pid, start_time=process.start_time(launched.pid))
+    made = made._replace(pid=launched.pid, start_time=process.start_time(launched.pid))
     place.save(made)
     with contextlib.ExitStack() as stack:
         stack.callback(launched.sync.close)
@@ -118,7 +115,7 @@ def _launch(place: Place, made: State, spec: Spec, plan: Plan, options: Options)
 
 
 @contextlib.contextmanager
-def _directory(place: Place) -> Any:
+def _directory(place: Place) -> Iterator[str]:
     """Yield a short name of the container's directory: a socket's address has room for 107 bytes."""
     fd = os.open(place.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -159,14 +156,15 @@ def take_terminal(master: int, console_socket: str, terminals: list[int]) -> Non
 
 
 def _document(made: State, status: str) -> str:
-    return msgspec.json.encode(state.document(made, status)).decode()
+    return state.encoded(state.document(made, status))
 
 
 def write_pid(path: str, pid: int) -> None:
     """Write a pid file whole: its reader may poll for it."""
     new = f"{path}.{os.getpid()}"
     try:
-        Path(new).write_text(str(pid))
+        with open(new, "w") as file:
+            file.write(str(pid))
         os.rename(new, path)
     except OSError as error:
         raise StepFailed.from_os_error(f"write the pid file {path}", error) from error
@@ -184,83 +182,10 @@ def start(place: Place) -> list[str]:
         status = place.status(made)
         if status != "created":
             raise Conflict(f"start {place.id}", f"cannot start a container that is {status}", "create it first")
-        spec = specs.load(Path(made.bundle) / "config.json")
-        gate.call(str(place.gate), _document(made, "created"), spec.process.args[0])
+        spec = specs.load(f"{made.bundle}/config.json")
+        gate.call(place.gate, _document(made, "created"), spec.process.args[0])
         failures = hooks.run_all("poststart", spec.hooks.poststart, _document(made, "running"))
     return [str(failure) for failure in failures]
-
-
-def kill(place: Place, number: int, *, everything: bool = False) -> None:
-    """Send a signal to a container's init, or to all its processes. Raises Conflict: it does not run."""
-    made = place.load()
-    if everything and made.cgroup:
-        for pid in cgroups.pids(made.cgroup):
-            with contextlib.suppress(ProcessLookupError):
-                journal.step("kill", os.kill, pid, number)
-        return
-    if not made.is_alive:
-        raise Conflict(f"kill {place.id}", "container not running", f"remove it: minirt-oci delete {place.id}")
-    pidfd = process.pidfd_open(made.pid)
-    try:
-        process.pidfd_send_signal(pidfd, number)
-    finally:
-        os.close(pidfd)
-    if number == signal.SIGKILL and place.status(made) == "paused":
-        cgroups.thaw(made.cgroup)
-
-
-def delete(place: Place, *, force: bool = False) -> list[str]:
-    """Remove a container; return what its poststop hooks failed at. With ``force`` one that is gone is fine.
-
-    Raises:
-        Conflict: it runs, and ``force`` is not given.
-        NotFound: there is none, and ``force`` is not given.
-    """
-    if force and not place.directory.exists():
-        return []
-    with place.locked():
-        made = place.load() if (place.directory / "state.json").exists() or not force else None
-        if made is None:
-            place.remove()
-            return []
-        status = place.status(made)
-        if status in {"running", "paused"} and not force:
-            do = "stop it first, or use --force"
-            raise Conflict(f"delete container {place.id} that is not stopped", f"it is {status}", do)
-        spec = None
-        with contextlib.suppress(InvalidInput):  # the bundle may be gone by now: then its hooks are gone, too
-            spec = specs.load(Path(made.bundle) / "config.json")
-        return _take_down(place, made, spec)
-
-
-def _take_down(place: Place, made: State, spec: Spec | None, *, owns_cgroup: bool = True) -> list[str]:
-    """Kill what lives, remove the cgroup, run poststop, forget; return what failed on the way."""
-    if made.is_alive:
-        pidfd = process.pidfd_open(made.pid)
-        try:
-            process.pidfd_send_signal(pidfd, signal.SIGKILL)
-            if made.cgroup:
-                cgroups.end(made.cgroup)
-            _await_end(pidfd)
-        finally:
-            os.close(pidfd)
-    if made.cgroup and owns_cgroup:
-        cgroups.end(made.cgroup)
-    failures: list[MinirtError] = []
-    if spec is not None:
-        failures = hooks.run_all("poststop", spec.hooks.poststop, _document(made, "stopped"))
-    place.remove()
-    return [str(failure) for failure in failures]
-
-
-def _await_end(pidfd: int) -> None:
-    import select
-
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    poll.poll(10_000)
-    with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
 
 
 def run(place: Place, bundle: str, options: Options, *, keep: bool = False) -> int:
@@ -273,7 +198,7 @@ def run(place: Place, bundle: str, options: Options, *, keep: bool = False) -> i
     try:
         start(place)
     except MinirtError:
-        delete(place, force=True)
+        ending.delete(place, force=True)
         raise
     if options.detach:
         return 0
@@ -281,7 +206,7 @@ def run(place: Place, bundle: str, options: Options, *, keep: bool = False) -> i
         console.relay(master, made.pid)
     code = wait(made.pid)
     if not keep:
-        delete(place, force=True)
+        ending.delete(place, force=True)
     return code
 
 

@@ -15,9 +15,9 @@ from minirt.cgroups.resources import Resources
 from minirt.errors import Conflict, InvalidInput, NotFound, StepFailed
 from minirt.linux import fds
 from minirt.namespaces.kinds import FLAGS
+from minirt.oci import VERSION
 from minirt.oci.runtime import state
 from minirt.oci.runtime.state import Place, State
-from minirt.oci.spec import VERSION
 from minirt.security.capabilities import DEFAULT, NAMES
 
 LIMIT_FIELDS = {

@@ -14,24 +14,22 @@ Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md, "
 import contextlib
 import fcntl
 import os
-import shutil
+import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import msgspec
-from msgspec import Struct, field
-
-from minirt.cgroups import lifecycle
 from minirt.errors import Conflict, InvalidInput, NotFound
 from minirt.linux import process
-from minirt.oci.spec import VERSION
+from minirt.oci import VERSION
 
 GRAMMAR = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
-class State(Struct, frozen=True):
-    """One container. ``cgroup`` is its directory on the host ("" for none), ``created`` RFC 3339."""
+class State(NamedTuple):
+    """One container. ``cgroup`` is its directory on the host ("" for none), ``created`` RFC 3339.
+
+    Engines ask for it often, and to import msgspec takes longer than all that ``state`` does: it is a tuple.
+    """
 
     id: str
     bundle: str
@@ -40,7 +38,8 @@ class State(Struct, frozen=True):
     cgroup: str = ""
     pid: int = 0
     start_time: int = 0
-    annotations: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = {}  # noqa: RUF012  nobody changes it
+    has_poststop: bool = True
 
     @property
     def is_alive(self) -> bool:
@@ -48,48 +47,58 @@ class State(Struct, frozen=True):
         return self.pid > 0 and process.is_alive(self.pid, self.start_time)
 
 
-class Place(Struct, frozen=True):
+class Place(NamedTuple):
     """A container's directory below ROOT."""
 
-    root: Path
+    root: str
     id: str
 
     @property
-    def directory(self) -> Path:
+    def directory(self) -> str:
         """Return the directory."""
-        return self.root / self.id
+        return f"{self.root}/{self.id}"
 
     @property
-    def gate(self) -> Path:
+    def gate(self) -> str:
         """Return the socket that init waits on."""
-        return self.directory / "gate.sock"
+        return f"{self.directory}/gate.sock"
+
+    @property
+    def file(self) -> str:
+        """Return the state file."""
+        return f"{self.directory}/state.json"
 
     def load(self) -> State:
         """Return the state. Raises NotFound: there is no such container."""
         try:
-            return msgspec.json.decode((self.directory / "state.json").read_bytes(), type=State)
+            with open(self.file, "rb") as stored:
+                return State(**_decoded(stored.read()))
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"find container {self.id}", "container does not exist", f"see {self.root}") from None
 
     def save(self, state: State) -> None:
         """Replace the state file."""
-        new = self.directory / ".state.json"
-        new.write_bytes(msgspec.json.encode(state))
-        new.rename(self.directory / "state.json")
+        new = f"{self.directory}/.state.json"
+        with open(new, "wb") as stored:
+            stored.write(encoded(state._asdict()).encode())
+        os.rename(new, self.file)
 
     def make(self, state: State) -> None:
         """Make the directory with a first state in it. Raises Conflict: the id is taken."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(self.root, mode=0o700, exist_ok=True)
         try:
-            self.directory.mkdir(mode=0o700)
+            os.mkdir(self.directory, mode=0o700)
         except FileExistsError:
             do = f"choose another id, or minirt-oci delete {self.id}"
             raise Conflict(f"create {self.id}", "a container with this id exists", do) from None
         self.save(state)
 
     def remove(self) -> None:
-        """Remove the directory."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """Remove the directory, and what is in it: files only. One that is gone is fine."""
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self.directory):
+                os.unlink(f"{self.directory}/{name}")
+            os.rmdir(self.directory)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -110,9 +119,37 @@ class Place(Struct, frozen=True):
             return "creating"
         if not state.is_alive:
             return "stopped"
-        if self.gate.exists():
+        if os.path.exists(self.gate):
             return "created"
-        return "paused" if state.cgroup and lifecycle.is_frozen(state.cgroup) else "running"
+        return "paused" if state.cgroup and _is_frozen(state.cgroup) else "running"
+
+
+def _is_frozen(cgroup: str) -> bool:
+    from minirt.cgroups import lifecycle
+
+    return lifecycle.is_frozen(cgroup)
+
+
+def _decoded(text: bytes) -> dict[str, Any]:
+    """Return plain data from JSON: by msgspec where a spec has been read, else by json. To import either costs most."""
+    if "msgspec" in sys.modules:
+        import msgspec
+
+        return msgspec.json.decode(text, type=dict)
+    import json
+
+    return dict(json.loads(text))
+
+
+def encoded(plain: dict[str, Any]) -> str:
+    """Return plain data as JSON, by whichever codec is there."""
+    if "msgspec" in sys.modules:
+        import msgspec
+
+        return msgspec.json.encode(plain).decode()
+    import json
+
+    return json.dumps(plain)
 
 
 def place(root: str, container_id: str) -> Place:
@@ -120,13 +157,13 @@ def place(root: str, container_id: str) -> Place:
     if not container_id or container_id in {".", ".."} or not GRAMMAR.issuperset(container_id):
         why = "an id is letters, digits and _ + - ."
         raise InvalidInput(f"use {container_id!r} as an id", why, "choose another id")
-    return Place(Path(root), container_id)
+    return Place(root, container_id)
 
 
 def places(root: str) -> list[Place]:
     """Return the places of all containers, by id."""
     try:
-        return [Place(Path(root), entry.name) for entry in sorted(Path(root).iterdir()) if entry.is_dir()]
+        return [Place(root, name) for name in sorted(os.listdir(root)) if os.path.isdir(f"{root}/{name}")]
     except FileNotFoundError:
         return []
 

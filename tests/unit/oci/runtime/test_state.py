@@ -37,9 +37,9 @@ def test_the_status_follows_from_what_is_there(tmp_path: Path) -> None:
     place.make(made())
     assert place.status(made()) == "creating"
     alive = made(pid=os.getpid(), start_time=process.start_time(os.getpid()))
-    place.gate.touch()
+    Path(place.gate).touch()
     assert place.status(alive) == "created"
-    place.gate.unlink()
+    Path(place.gate).unlink()
     assert place.status(alive) == "running"
     assert place.status(made(pid=os.getpid(), start_time=1)) == "stopped", "another process has that pid now"
 
