@@ -169,9 +169,6 @@ def _devices(more: tuple[Device, ...]) -> list[Operation[Init]]:
 
 
 def _identity(spec: Spec, new: tuple[str, ...]) -> list[Operation[Init]]:
-    if spec.hostname and "uts" not in {space.type for space in spec.linux.namespaces}:
-        why = "linux.namespaces has none of type uts: it would be the host's name"
-        raise InvalidInput("use the spec's hostname", why, "add one, or leave the hostname out")
     operations: list[Operation[Init]] = [SetHostname(spec.hostname)] if spec.hostname and "uts" in new else []
     return operations + plan_sysctls({"kernel.domainname": spec.domainname} if spec.domainname else {}, new)
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from msgspec import Struct, field, structs
 
 from minirt.cgroups import tree
-from minirt.errors import Conflict, MinirtError, ShimError, StepFailed
+from minirt.errors import Conflict, InvalidInput, MinirtError, ShimError, StepFailed
 from minirt.linux import process
 from minirt.oci import executor, hooks, sync
 from minirt.oci import spec as specs
@@ -53,6 +53,9 @@ def create(place: Place, bundle: str, options: Options) -> list[str]:
     """
     bundle = os.path.abspath(bundle)
     spec = specs.load(f"{bundle}/config.json")
+    if spec.hostname and "uts" not in {space.type for space in spec.linux.namespaces}:
+        why = "linux.namespaces has none of type uts: it would be the host's name"
+        raise InvalidInput("use the spec's hostname", why, "add one, or leave the hostname out")
     console.check(spec.process.terminal, options.console_socket, detach=options.detach)
     found = tree.find()
     path = cgroup_path(spec, place.id)
