@@ -45,9 +45,9 @@ def starts() -> list[Start]:
     call = "from minirt.oci.runtime.command import main; main()"
     return [
         Start("minirt --help", [sys.executable, minirt, "--help"], [sys.executable, "-c", "pass"], 130, 7.0),
-        Start("minirt-oci --version", [*_oci(call), "--version"], bare, 62, 3.0, LATE + WITH_A_SPEC),
-        Start("minirt-oci delete", _oci("import minirt.oci.runtime.ending"), bare, 90, 4.0, LATE + WITH_A_SPEC),
-        Start("minirt-oci run", _oci("import minirt.oci.runtime.lifecycle"), bare, 150, 6.5),
+        Start("minirt-oci --version", [*_oci(call), "--version"], bare, 58, 3.5, LATE + WITH_A_SPEC),
+        Start("minirt-oci delete", _oci("import minirt.oci.runtime.ending"), bare, 75, 4.5, LATE + WITH_A_SPEC),
+        Start("minirt-oci run", _oci("import minirt.oci.runtime.lifecycle"), bare, 135, 7.5),
     ]
 
 
