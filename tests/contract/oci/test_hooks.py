@@ -104,7 +104,8 @@ def test_the_pid_is_in_the_state(container: Container, notes: Path, kind: str) -
 
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime"])
 def test_the_namespaces_are_there(container: Container, notes: Path, kind: str) -> None:
-    script = f"pid=$(echo $state | sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); readlink /proc/$pid/ns/net /proc/self/ns/net >{notes}/net"
+    find_pid = "pid=$(echo $state | sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/')"
+    script = f"{find_pid}; readlink /proc/$pid/ns/net /proc/self/ns/net >{notes}/net"
     hook(container, kind, script)
     container.create()
     theirs, its_own = (notes / "net").read_text().split()
