@@ -54,9 +54,9 @@ def starts() -> list[Start]:
     minirt = str(Path(sys.executable).with_name("minirt"))
     call = "from minirt.oci.runtime.command import main; main()"
     return [
-        Start("minirt --help", [sys.executable, minirt, "--help"], [sys.executable, "-c", "pass"], 130, 7.0),
-        Start("minirt-oci --version", [*_oci(call), "--version"], bare, 62, 3.0, LATE + WITH_A_SPEC),
-        Start("minirt-oci delete", _oci("import minirt.oci.runtime.ending"), bare, 90, 4.0, LATE + WITH_A_SPEC),
+        Start("minirt --help", [sys.executable, minirt, "--help"], [sys.executable, "-c", "pass"], 130, 9.0),
+        Start("minirt-oci --version", [*_oci(call), "--version"], bare, 62, 4.0, LATE + WITH_A_SPEC),
+        Start("minirt-oci delete", _oci("import minirt.oci.runtime.ending"), bare, 90, 5.5, LATE + WITH_A_SPEC),
         Start("minirt-oci run", _oci("import minirt.oci.runtime.lifecycle"), bare, 150, 9.0),
     ]
 

@@ -1,6 +1,6 @@
 """Where a container's init waits, when no shim stays with it: for hooks during ``create``, for ``start`` after it.
 
-create ◀─ {"type": "hooks"} ─ init      all mounts are made
+create ◀─ {"type": "hooks"} ─ init      all mounts are made; said only where there are hooks to run then
 create ─▶ {"type": "go", "state": …}    prestart and createRuntime have run; init runs createContainer
 create ◀─ {"type": "ready"} ─ init      at the gate; create ends, init listens on gate.sock
 start  ─▶ {"type": "start", "state": …} through gate.sock; init runs startContainer, then execve
@@ -67,7 +67,7 @@ def with_gate(plan: Plan, listener: int, moments: Hooks, preserved: int) -> Plan
     """Return a plan whose init waits on ``listener``, runs its hooks, and keeps ``preserved`` descriptors from 3 on."""
     kept = (listener, *range(3, 3 + preserved))
     inside: list[Operation[Init]] = []
-    is_built = False
+    is_built = not (moments.prestart or moments.create_runtime or moments.create_container)
     for operation in plan.inside:
         if isinstance(operation, ReadonlyRoot | PivotRoot) and not is_built:
             inside.append(AwaitHooks(moments.create_container))

@@ -38,6 +38,22 @@ def test_where_it_stands() -> None:
     assert WaitForStart() not in inside
 
 
+@pytest.mark.parametrize(
+    ("moments", "waits"),
+    [
+        (Hooks(), False),
+        (Hooks(poststart=(Hook("/h"),), start_container=(Hook("/h"),)), False),
+        (Hooks(prestart=(Hook("/h"),)), True),
+        (Hooks(create_runtime=(Hook("/h"),)), True),
+        (Hooks(create_container=(Hook("/h"),)), True),
+    ],
+)
+def test_waits_only_where_hooks_run_before_the_gate(moments: Hooks, waits: bool) -> None:
+    tree = Tree("/sys/fs/cgroup", "/sys/fs/cgroup", "/sys/fs/cgroup/minirt")
+    plan = gate.with_gate(compile_spec(msgspec.convert(CONFIG, Spec), "/b", None, tree, 40), 7, moments, 0)
+    assert any(isinstance(one, AwaitHooks) for one in plan.inside) is waits
+
+
 def test_described() -> None:
     assert AwaitHooks((Hook("/h"),)).describe() == "wait for prestart and createRuntime hooks, run /h"
     assert WaitAtGate(3).describe() == "say ready, wait for start"
