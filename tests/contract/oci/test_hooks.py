@@ -104,8 +104,8 @@ def test_the_pid_is_in_the_state(container: Container, notes: Path, kind: str) -
 
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime"])
 def test_the_namespaces_are_there(container: Container, notes: Path, kind: str) -> None:
-    script = f"pid=$(echo $state | sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); readlink /proc/$pid/ns/net /proc/self/ns/net >{notes}/net"
-    hook(container, kind, script)
+    pid = "pid=$(echo $state | sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/')"
+    hook(container, kind, f"{pid}; readlink /proc/$pid/ns/net /proc/self/ns/net >{notes}/net")
     container.create()
     theirs, its_own = (notes / "net").read_text().split()
     assert theirs == os.readlink(container.proc("ns/net"))
