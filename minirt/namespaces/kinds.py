@@ -63,6 +63,20 @@ class JoinNamespace(Operation[object], frozen=True):
             os.close(fd)
 
 
+class MakeNamespace(Operation[object], frozen=True):
+    """Give this process a new namespace, whose files belong to who it is now."""
+
+    kind: str
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"unshare {CLONE_NAMES[self.kind]}"
+
+    def execute(self, context: object) -> None:
+        """Make it. Raises OSError: EPERM, ENOSPC (too many)."""
+        process.unshare(FLAGS[self.kind])
+
+
 class OffsetClocks(Operation[object], frozen=True):
     """Have the next child live in a time namespace of its own, its clocks this far ahead of the host's (or behind).
 

@@ -85,7 +85,8 @@ def compile_spec(
     stage = _stage(joined, clocks)
     if ids:
         own_network = any(space.type == "network" for space in spec.linux.namespaces)
-        stage, inside = userns.divide(stage, inside, own_network=own_network)
+        stage, inside = userns.divide(stage, inside, own_network=own_network, new_ipc="ipc" in new)
+        new = tuple(kind for kind in new if kind != "ipc")
     path = spec.linux.cgroups_path
     if not path and spec.linux.resources.devices:
         _check_no_filter(spec.linux)

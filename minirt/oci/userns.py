@@ -8,6 +8,7 @@
      │                                                                       root put on its place (still uid 0 outside:
      │                                                                       the way there may be closed to others)
      │                                                                       setresuid 0: root inside, nobody outside
+     │                                                                       unshare NEWIPC: its mqueue is root's then
      │                                                                       all else, as without a user namespace
 
 One clone3 makes the user namespace first and all the others its own; the cgroup is entered with the stage's rights.
@@ -32,7 +33,7 @@ from minirt.namespaces import inroot
 from minirt.namespaces.devices import TYPES, MakeDevice
 from minirt.namespaces.idmap import Map
 from minirt.namespaces.inroot import InRoot
-from minirt.namespaces.kinds import JoinNamespace
+from minirt.namespaces.kinds import JoinNamespace, MakeNamespace
 from minirt.namespaces.mounts import BindMount, MountFilesystem
 from minirt.namespaces.rootfs import BindRootfs, MountOverlay
 from minirt.oci import sync
@@ -217,21 +218,23 @@ def raised_limits(inside: Iterable[Operation[Init]]) -> RaiseRlimits:
 
 
 def divide(
-    stage: list[Operation[Init]], inside: list[Operation[Init]], *, own_network: bool
+    stage: list[Operation[Init]], inside: list[Operation[Init]], *, own_network: bool, new_ipc: bool
 ) -> tuple[list[Operation[Init]], list[Operation[Init]]]:
     """Return (stage, inside) for a user namespace: what needs the host's rights goes to the stage, in its order.
 
-    ``stage`` is what would be done there anyway; ``own_network`` says that the network namespace is not the host's.
+    ``stage`` is what would be done there anyway; ``own_network`` says that the network namespace is not the host's,
+    ``new_ipc`` that init makes itself an IPC namespace.
     """
     early: list[Operation[Init]] = [raised_limits(inside)]
     joins = [one for one in inside if isinstance(one, JoinNamespace) and one.kind != "cgroup"]
     later: list[Operation[Init]] = []
+    become: list[Operation[Init]] = [BecomeRoot(), *([MakeNamespace("ipc")] if new_ipc else [])]
     for one in inside:
         if isinstance(one, SetOomScoreAdj | SetAppArmorProfile | SetSelinuxLabel):
             early.append(one)
         elif host := _of_the_host(one, own_network=own_network):
             early.append(PrepareMount(host))
-            later += [AttachMount(host), *([BecomeRoot()] if isinstance(host, BindRootfs | MountOverlay) else [])]
+            later += [AttachMount(host), *(become if isinstance(host, BindRootfs | MountOverlay) else [])]
         elif one not in joins:
             later += [one, AwaitMaps()] if isinstance(one, NewKeyring) and not _joins_user(joins) else [one]
     last = [one for one in joins if one.kind == "user"]

@@ -44,13 +44,19 @@ def process(bundle: Path, *words: str) -> dict[str, Any]:
 
 
 def test_it_looks_as_under_runc(bundle: Path, tmp_path: Path) -> None:
-    seen = []
+    seen, mounts, devices = [], [], []
     for name in ("runc", "minirt"):
         with runtimes.one(name, tmp_path / name) as runtime:
             pid = runtime.start(bundle)
             exec_pid = runtime.execute(process(bundle, "sleep", "1000"))
-            seen.append((looks.status(pid), looks.status(exec_pid), looks.namespaces(pid), looks.namespaces(exec_pid)))
+            seen.append([(looks.process(one), looks.namespaces(one)) for one in (pid, exec_pid)])
+            mounts.append([entry[:3] for entry in looks.mounts(pid)])
+            devices.append(looks.devices(pid))
+            queues = devices[-1].pop("mqueue")
+            assert queues[:2] == ("drwxrwxrwt", FIRST)
     assert seen[0] == seen[1]
+    assert mounts[0] == mounts[1]
+    assert devices[0] == devices[1]
 
 
 def test_a_root_that_is_an_overlay(bundle: Path, tmp_path: Path) -> None:

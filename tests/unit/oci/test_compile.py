@@ -396,7 +396,7 @@ def test_who_may_gain_privileges_keeps_the_one_that_loading_needs(
 def test_a_process_executed_later_has_the_same_tail() -> None:
     spec = msgspec.convert(FULL["process"] | {"terminal": True, "consoleSize": {"height": 2, "width": 3}}, Process)
     later = compile_process(spec, 40, console=False)
-    assert later[1] == OpenTerminal(2, 3, console=False)
+    assert later[1] == OpenTerminal(2, 3, console=False, uid=1000)
     assert [type(one) for one in later[2:]] == [type(one) for one in compiled().inside if one in later[2:]]
 
 

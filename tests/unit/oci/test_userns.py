@@ -7,9 +7,9 @@ import pytest
 
 from minirt.cgroups.tree import Tree
 from minirt.errors import InvalidInput
-from minirt.linux.process import CLONE_NEWUSER
+from minirt.linux.process import CLONE_NEWIPC, CLONE_NEWUSER
 from minirt.namespaces.devices import MakeDevice
-from minirt.namespaces.kinds import JoinNamespace, OffsetClocks
+from minirt.namespaces.kinds import JoinNamespace, MakeNamespace, OffsetClocks
 from minirt.namespaces.mounts import BindMount, MountFilesystem
 from minirt.namespaces.rootfs import BindRootfs, MountOverlay, SetPropagation
 from minirt.oci.compile import compile_spec
@@ -48,6 +48,7 @@ def compiled(namespaces: list[dict[str, str]] = NEW, *, overlay: MountOverlay | 
 def test_the_clone_makes_it_with_the_others() -> None:
     plan = compiled()
     assert plan.clone_flags & CLONE_NEWUSER
+    assert not plan.clone_flags & CLONE_NEWIPC
     assert plan.has_user
     assert "CLONE_NEWUSER" in plan.describe_clone()
     assert (plan.uid_map, plan.gid_map) == (LINES, LINES)
@@ -75,7 +76,9 @@ def test_init_waits_for_its_maps_then_places_the_root_then_is_root() -> None:
     inside = compiled().inside
     kinds = [type(one) for one in inside]
     at = kinds.index(AwaitMaps)
-    assert kinds[at - 1 : at + 5] == [NewKeyring, AwaitMaps, SetPropagation, AttachMount, BecomeRoot, MountFilesystem]
+    assert kinds[at - 1 : at + 3] == [NewKeyring, AwaitMaps, SetPropagation, AttachMount]
+    assert inside[at + 3 : at + 5] == (BecomeRoot(), MakeNamespace("ipc"))
+    assert kinds[at + 5] is MountFilesystem
     assert kinds.count(BecomeRoot) == 1
     assert AwaitMaps() in inside
     assert SetRlimit in kinds
