@@ -4,10 +4,12 @@
         blobs/  snapshots/  images.json  images.lock  tmp/  trash/     the image store
         logs/                               container logs, in the CRI's line format
         volumes/<pod uid>/<volume>          emptyDir volumes on disk
+        seccomp/                            the node's own seccomp profiles, put there by its owner
     /run/minirt/                does not: every state file carries the boot id, and another boot's is stale
         sandboxes/<id>/     sandbox.json  shim.sock  ns/{net,ipc,uts,pid}  shm/  hosts  resolv.conf  journal.ndjson
         containers/<id>/    container.json  status.json  config.json  rootfs/
         network/            address leases, the lock of the bridge
+        seccomp/<digest>.bpf                compiled seccomp profiles: a cache
 
 Both roots can be moved with ``MINIRT_ROOT`` and ``MINIRT_STATE``: the tests give every test its own.
 """
@@ -38,6 +40,16 @@ def sandbox_dir(sandbox_id: str) -> Path:
 def container_dir(container_id: str) -> Path:
     """Return the state directory of one container; it is also its OCI bundle."""
     return state_root() / "containers" / checked_id(container_id)
+
+
+def filters_dir() -> Path:
+    """Return the directory of compiled seccomp profiles."""
+    return state_root() / "seccomp"
+
+
+def profiles_dir() -> Path:
+    """Return the directory of the node's own seccomp profiles, which pods name (type Localhost)."""
+    return data_root() / "seccomp"
 
 
 def logs_dir() -> Path:

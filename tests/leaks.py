@@ -22,8 +22,9 @@ from minirt.linux import mount, process
 from tests.isolation import children_of
 
 GRACE_S = 15.0
-KEPT_SUFFIX = ".lock"
-"""A lock file may outlive what it locks: removing it under somebody who waits for it would make two locks of one."""
+KEPT_SUFFIXES = (".lock", ".bpf")
+"""A lock file may outlive what it locks: removing it under somebody who waits for it would make two locks of one.
+Compiled seccomp profiles are a cache."""
 
 Seen = tuple[str, ...]
 
@@ -174,7 +175,7 @@ def _leave_open(_: str) -> None:
 def state_files() -> Seen:
     """Return every file and socket under MINIRT_STATE. Empty directories may stay, and so may lock files."""
     found = [Path(where) / name for where, _, names in os.walk(os.environ["MINIRT_STATE"]) for name in names]
-    return tuple(str(path) for path in found if path.suffix != KEPT_SUFFIX)
+    return tuple(str(path) for path in found if path.suffix not in KEPT_SUFFIXES)
 
 
 KINDS = (

@@ -60,6 +60,7 @@ PROBES: dict[str, Callable[[], Reason]] = {
     "skopeo": no_program("skopeo"),
     "umoci": no_program("umoci"),
     "strace": no_program("strace"),
+    "gcc": no_program("gcc"),
     "busybox": no_program("busybox"),
     "nft": no_program("nft"),
     "setpriv": no_program("setpriv"),

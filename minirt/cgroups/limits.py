@@ -6,23 +6,29 @@ The spec still speaks cgroup v1. Where v1 and v2 differ, v2 is what is written:
     quota, period (µs)                        ->  cpu.max      "QUOTA PERIOD", quota "max" for none
     swap     memory and swap together         ->  memory.swap.max   swap alone
     blkio weight  10 … 1000                   ->  io.weight    1 … 10000
+    hugepageLimits, rdma                      ->  hugetlb.2MB.max, rdma.max
 
 Source: https://docs.kernel.org/admin-guide/cgroup-v2.html and
 https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#control-groups
 """
 
 import math
+import re
 from collections.abc import Callable
 
 from msgspec import Struct
 
-from minirt.cgroups.resources import BlockIO, Cpu, Memory, Pids, Resources
+from minirt.cgroups import v1only
+from minirt.cgroups.resources import BlockIO, Cpu, HugepageLimit, Memory, Pids, Rdma, Resources
 from minirt.errors import InvalidInput
 
 DEFAULT_PERIOD_US = 100_000
+INITIAL_WEIGHT = "100"
 MIN_SHARES, MAX_SHARES = 2, 262_144
 MIN_WEIGHT, MAX_WEIGHT = 1, 10_000
 LIFECYCLE_FILES = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "cgroup.type", "cgroup.kill")
+
+PAGE_SIZE = re.compile("[1-9][0-9]*[KMG]B")
 
 Weight = Callable[[int], int]
 
@@ -37,6 +43,8 @@ class Setting(Struct, frozen=True):
     @property
     def is_initial(self) -> bool:
         """Say whether a new cgroup has this value already: it limits nothing."""
+        if self.file == "cpu.weight":
+            return self.value == INITIAL_WEIGHT
         return self.file.endswith((".max", ".high")) and self.value.split(" ")[0] == "max"
 
 
@@ -63,7 +71,9 @@ def limits(resources: Resources, weight: Weight = quadratic) -> list[Setting]:
 
     Raises:
         InvalidInput: two limits contradict each other, or the kernel would refuse one whatever the machine.
+        Unsupported: one that only cgroup v1 has.
     """
+    v1only.refuse(resources)
     settings: list[Setting] = []
     if resources.cpu:
         settings += _cpu(resources.cpu, weight) + _cpuset(resources.cpu)
@@ -73,6 +83,8 @@ def limits(resources: Resources, weight: Weight = quadratic) -> list[Setting]:
         settings += _pids(resources.pids)
     if resources.block_io:
         settings += _io(resources.block_io)
+    settings += [_hugepages(one) for one in resources.hugepage_limits]
+    settings += [_rdma(device, limit) for device, limit in resources.rdma.items()]
     return settings + _unified(resources.unified)
 
 
@@ -88,6 +100,8 @@ def _cpu(cpu: Cpu, weight: Weight) -> list[Setting]:
         if not 0 < cpu.burst <= quota:
             raise InvalidInput(f"use a CPU burst of {cpu.burst} µs", f"it lies outside of the quota, {quota} µs")
         settings.append(Setting("cpu.max.burst", str(cpu.burst), "cpu"))
+    if cpu.idle:  # after the weight: one that is idle takes none
+        settings.append(Setting("cpu.idle", str(cpu.idle), "cpu"))
     return settings
 
 
@@ -142,9 +156,10 @@ def _pids(pids: Pids) -> list[Setting]:
 def _io(block: BlockIO) -> list[Setting]:
     settings = []
     if block.weight:
-        if not 10 <= block.weight <= 1000:
-            raise InvalidInput(f"use an I/O weight of {block.weight}", "it is not within 10 to 1000")
-        settings.append(Setting("io.weight", str(1 + (block.weight - 10) * 9999 // 990), "io"))
+        settings.append(Setting("io.weight", str(_io_weight(block.weight)), "io"))
+    for own in block.weight_device:
+        if own.weight:
+            settings.append(Setting("io.weight", f"{own.major}:{own.minor} {_io_weight(own.weight)}", "io"))
     rates: dict[tuple[int, int], list[str]] = {}
     for key, devices in (
         ("rbps", block.throttle_read_bps_device),
@@ -155,6 +170,28 @@ def _io(block: BlockIO) -> list[Setting]:
         for device in devices:
             rates.setdefault((device.major, device.minor), []).append(f"{key}={device.rate or 'max'}")
     return settings + [Setting("io.max", f"{a}:{b} {' '.join(all_)}", "io") for (a, b), all_ in rates.items()]
+
+
+def _io_weight(weight: int) -> int:
+    if not 10 <= weight <= 1000:
+        raise InvalidInput(f"use an I/O weight of {weight}", "it is not within 10 to 1000")
+    return 1 + (weight - 10) * 9999 // 990
+
+
+def _hugepages(asked: HugepageLimit) -> Setting:
+    if not PAGE_SIZE.fullmatch(asked.page_size):
+        why = "it is no page size"
+        raise InvalidInput(f"limit huge pages of {asked.page_size!r}", why, "such are 64KB, 2MB, 1GB")
+    return Setting(f"hugetlb.{asked.page_size}.max", str(asked.limit), "hugetlb")
+
+
+def _rdma(device: str, asked: Rdma) -> Setting:
+    if not device or set(device) & set(" \n="):
+        raise InvalidInput(
+            f"limit the RDMA device {device!r}", "that is no device's name", "see ls /sys/class/infiniband"
+        )
+    handles, objects = ("max" if number is None else number for number in (asked.hca_handles, asked.hca_objects))
+    return Setting("rdma.max", f"{device} hca_handle={handles} hca_object={objects}", "rdma")
 
 
 def _unified(unified: dict[str, str]) -> list[Setting]:

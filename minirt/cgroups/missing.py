@@ -76,7 +76,7 @@ def limiting(setting: Setting) -> bool:
 
 
 def keep(resources: Resources, offered: frozenset[str]) -> Resources:
-    """Return the part of ``resources`` that the controllers in ``offered`` can do. Pure."""
+    """Return the part of ``resources`` that the controllers in ``offered`` can do; devices need none. Pure."""
     cpu = resources.cpu or Cpu()
     bandwidth = cpu if "cpu" in offered else Cpu(cpus=cpu.cpus, mems=cpu.mems)
     kept = bandwidth if "cpuset" in offered else msgspec.structs.replace(bandwidth, cpus="", mems="")
@@ -88,6 +88,7 @@ def keep(resources: Resources, offered: frozenset[str]) -> Resources:
         unified={
             file: value for file, value in resources.unified.items() if file.split(".")[0] in offered | {"cgroup"}
         },
+        devices=resources.devices,
     )
 
 

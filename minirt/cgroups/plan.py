@@ -1,6 +1,7 @@
 """The cgroup part of a plan: make the cgroup, have the ones above it give it controllers, write its limits.
 
     mkdir /sys/fs/cgroup/minirt/pod1 ─ +cpu +memory… there ─ mkdir …/pod1/web ─ write its cpu.max, memory.max, …
+                                                                              └ attach its device filter
 
 The container's process is then cloned into it (CLONE_INTO_CGROUP): no moment exists in which it runs without limits.
 """
@@ -182,7 +183,17 @@ def plan_cgroup(
             above.append(MakeCgroup(cgroup, new=False))
         above.append(EnableControllers(cgroup, needed))
     delegation = [DelegateUnit(tree.base)] if tree.is_delegated and here.startswith(tree.base + "/") else []
-    return [*delegation, *above, MakeCgroup(here, cause=cause), *(WriteCgroup(here, one, cause) for one in settings)]
+    written = [WriteCgroup(here, one, cause) for one in settings]
+    filters = _filters(here, resources, cause)
+    return [*delegation, *above, MakeCgroup(here, cause=cause), *written, *filters]
+
+
+def _filters(cgroup: str, resources: Resources, cause: str) -> list[Operation[object]]:
+    if not resources.devices:
+        return []
+    from minirt.cgroups.devices import plan_devices
+
+    return [*plan_devices(cgroup, resources.devices, cause)]
 
 
 def _plus(controllers: list[str]) -> str:

@@ -19,9 +19,7 @@ Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, https://systemd.io/C
 """
 
 import os
-from pathlib import Path
-
-from msgspec import Struct
+from typing import NamedTuple
 
 from minirt.errors import ControllerMissing, InvalidInput
 
@@ -29,7 +27,7 @@ UNIT = "minirt-cgroups.service"
 USUAL_MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 
 
-class Tree(Struct, frozen=True):
+class Tree(NamedTuple):
     """The cgroup2 mount, the directory in it that is ours to divide, and our root."""
 
     mount: str
@@ -57,7 +55,8 @@ class Tree(Struct, frozen=True):
     def controllers(self) -> frozenset[str]:
         """Return the controllers that ``base`` can give to our cgroups."""
         top = self.base if os.path.exists(self.base) else self.mount
-        return frozenset(Path(top, "cgroup.controllers").read_text().split())
+        with open(f"{top}/cgroup.controllers") as file:
+            return frozenset(file.read().split())
 
 
 def find() -> Tree:
@@ -66,7 +65,8 @@ def find() -> Tree:
     Raises:
         ControllerMissing: no cgroup2 file system is mounted.
     """
-    mount = mount_point(Path("/proc/self/mountinfo").read_text())
+    with open("/proc/self/mountinfo") as file:
+        mount = mount_point(file.read())
     base = f"{mount}/{UNIT}" if is_systemd() else mount
     return Tree(mount, base, f"{base}/{checked_path(os.environ.get('MINIRT_CGROUP') or 'minirt')}")
 
@@ -91,7 +91,9 @@ def mounts(mountinfo: str) -> list[tuple[str, str, str]]:
     found = []
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
-        point = left.split(" ")[4].encode().decode("unicode_escape")
+        point = left.split(" ")[4]
+        if "\\" in point:
+            point = point.encode().decode("unicode_escape")
         fstype, _, rest = right.partition(" ")
         found.append((point, fstype, rest.rpartition(" ")[2]))
     return found
@@ -99,7 +101,7 @@ def mounts(mountinfo: str) -> list[tuple[str, str, str]]:
 
 def is_systemd() -> bool:
     """Say whether systemd is PID 1. Source: sd_booted(3)."""
-    return Path("/run/systemd/system").is_dir()
+    return os.path.isdir("/run/systemd/system")
 
 
 def checked_path(path: str) -> str:

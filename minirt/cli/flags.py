@@ -2,13 +2,18 @@
 
 import ipaddress
 import os
-from typing import TYPE_CHECKING, get_args
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from minirt import paths
 from minirt.errors import InvalidInput, StepFailed
 
 if TYPE_CHECKING:
+    from minirt.cgroups.resources import DeviceRule
     from minirt.engine.records import Port, Volume
+    from minirt.oci.spec import Device
+    from minirt.security.profile import Choice
 
 UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -60,6 +65,41 @@ def directory(text: str) -> str:
     return text
 
 
+class SecurityOptions(NamedTuple):
+    """What --security-opt says."""
+
+    no_new_privileges: bool = False
+    seccomp: "Choice" = "default"
+
+
+def security(texts: tuple[str, ...]) -> SecurityOptions:
+    """Return docker's security options; the last of a kind counts.
+
+    Raises:
+        InvalidInput: there is no such option, or a profile is wrong.
+    """
+    found = SecurityOptions()
+    for text in texts:
+        key, _, value = text.partition("=") if "=" in text else text.partition(":")
+        if key == "seccomp" and value:
+            found = found._replace(seccomp=_seccomp(value))
+        elif key == "no-new-privileges" and value in {"", "true", "false"}:
+            found = found._replace(no_new_privileges=value != "false")
+        else:
+            do = "use seccomp=unconfined, seccomp=FILE or no-new-privileges"
+            raise InvalidInput(f"use the security option {text!r}", "minirt has none of this name and value", do)
+    return found
+
+
+def _seccomp(value: str) -> "Choice":
+    """Return no profile, the default one (docker calls it builtin), or the one in a file."""
+    from minirt.security import profile
+
+    if value == "unconfined":
+        return "unconfined"
+    return "default" if value == "builtin" else profile.load(Path(value))
+
+
 def volumes(texts: tuple[str, ...]) -> tuple["Volume", ...]:
     """Return volumes, each with a place of its own."""
     found = tuple(_volume(text) for text in texts)
@@ -96,6 +136,42 @@ def make_sources(volumes: tuple["Volume", ...]) -> None:
                 os.makedirs(volume.source)
         except OSError as error:
             raise StepFailed.from_os_error(f"make the volume {volume.source}", error) from error
+
+
+def devices(texts: tuple[str, ...]) -> tuple[tuple["Device", ...], tuple["DeviceRule", ...]]:
+    """Return the nodes of HOST[:CONTAINER][:rwm], and the rules that let them be used."""
+    from minirt.engine.devices import devices_at, rules_for
+
+    nodes: list[Device] = []
+    rules: list[DeviceRule] = []
+    for text in texts:
+        host, *rest = text.split(":")
+        access = rest.pop() if rest and re.fullmatch("[rwm]{1,3}", rest[-1]) else "rwm"
+        place = rest.pop() if rest and rest[0] else host
+        if any(rest) or not (host.startswith("/") and place.startswith("/")):
+            why = "it is not /HOST/PATH[:/CONTAINER/PATH][:rwm]"
+            raise InvalidInput(f"use the device {text!r}", why, "for example /dev/fuse")
+        found = devices_at(host, os.path.normpath(place))
+        nodes += found
+        rules += rules_for(found, access)
+    return tuple(nodes), tuple(rules)
+
+
+def device_rules(texts: tuple[str, ...]) -> tuple["DeviceRule", ...]:
+    """Return rules as docker and cgroup v1 write them: ``c 1:3 rwm``, ``b 8:* r``."""
+    return tuple(_device_rule(text) for text in texts)
+
+
+def _device_rule(text: str) -> "DeviceRule":
+    from minirt.cgroups.resources import DeviceRule
+
+    found = re.fullmatch(r"([abc]) (\d+|\*):(\d+|\*) ([rwm]{1,3})", text)
+    if not found:
+        why = "it is not TYPE MAJOR:MINOR ACCESS, with a, b or c, numbers or *, and letters of rwm"
+        raise InvalidInput(f"use the device rule {text!r}", why, "for example 'c 10:229 rwm'")
+    kind, major, minor, access = found.groups()
+    first, second = (None if number == "*" else int(number) for number in (major, minor))
+    return DeviceRule(True, kind, first, second, access)  # type: ignore[arg-type]
 
 
 def ports(texts: tuple[str, ...], network: str) -> tuple["Port", ...]:

@@ -11,6 +11,7 @@ from minirt.cli.main import need_root
 from minirt.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from minirt.cgroups.resources import DeviceRule, Resources
     from minirt.engine.records import ContainerConfig, ContainerRecord, SandboxConfig
     from minirt.shim.zygote import Zygote
 
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 @click.option("--privileged", is_flag=True, help="Every capability and device, nothing masked.")
 @click.option("--cap-add", multiple=True, help="Add a capability.")
 @click.option("--cap-drop", multiple=True, help="Drop a capability.")
+@click.option("--device", multiple=True, metavar="HOST[:PATH][:rwm]", help="Give it a device of the host.")
+@click.option("--device-cgroup-rule", multiple=True, metavar="RULE", help="Let it use devices: 'c 10:* rw'.")
+@click.option("--security-opt", multiple=True, metavar="OPTION", help="seccomp=unconfined|FILE, no-new-privileges.")
 @click.option("--stop-signal", default="", help="What stop sends first (default TERM).")
 @click.option("--oom-score-adj", type=int, default=None, help="-1000 to 1000.")
 @click.option("--label", "-l", multiple=True, metavar="KEY=VALUE", help="A label.")
@@ -161,6 +165,7 @@ def configure(
     from minirt.engine.records import ContainerConfig, SandboxConfig, Security
     from minirt.engine.sandboxes import new_id
 
+    choices = flags.security(options["security_opt"])
     name = flags.name(options["name"]) if options["name"] else f"run-{new_id()[:8]}"
     sandbox = SandboxConfig(
         name=name,
@@ -173,6 +178,7 @@ def configure(
         single=True,
         trace=options["trace"],
     )
+    nodes, rules = flags.devices(options["device"])
     config = ContainerConfig(
         name=name,
         image=image,
@@ -181,14 +187,17 @@ def configure(
         env=flags.variables(options["env"]),
         cwd=flags.directory(options["workdir"]),
         volumes=flags.volumes(options["volume"]),
+        devices=nodes,
         security=Security(
             user=options["user"],
             add=options["cap_add"],
             drop=options["cap_drop"],
             privileged=options["privileged"],
             readonly_rootfs=options["read_only"],
+            no_new_privileges=choices.no_new_privileges,
+            seccomp=choices.seccomp,
         ),
-        resources=_resources(options),
+        resources=_resources(options, (*rules, *flags.device_rules(options["device_cgroup_rule"]))),
         oom_score_adj=options["oom_score_adj"],
         terminal=options["tty"],
         stdin=options["interactive"],
@@ -207,7 +216,7 @@ def _entrypoint(given: str | None, command: tuple[str, ...]) -> tuple[str, ...]:
     return (given,) if given else command if given == "" else ()
 
 
-def _resources(options: dict[str, Any]) -> Any:
+def _resources(options: dict[str, Any], rules: tuple["DeviceRule", ...]) -> "Resources":
     from minirt.cgroups.resources import Cpu, Memory, Pids, Resources
 
     memory = None
@@ -222,4 +231,4 @@ def _resources(options: dict[str, Any]) -> Any:
         cpus=options["cpuset_cpus"],
     )
     pids = Pids(options["pids_limit"]) if options["pids_limit"] else None
-    return Resources(memory=memory, cpu=cpu if cpu != Cpu() else None, pids=pids)
+    return Resources(memory=memory, cpu=cpu if cpu != Cpu() else None, pids=pids, devices=rules)

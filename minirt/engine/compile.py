@@ -6,15 +6,23 @@ Source: moby's oci/defaults.go and containerd's pkg/cri/opts for the values; doc
 import os
 from pathlib import Path
 
+from msgspec import structs
+
 from minirt import paths
-from minirt.engine.records import ContainerConfig, SandboxRecord, Volume
+from minirt.cgroups.devices import ALLOW_ALL
+from minirt.cgroups.resources import DeviceRule
+from minirt.engine.devices import DEFAULT_RULES
+from minirt.engine.records import ContainerConfig, SandboxRecord, Security, Volume
 from minirt.engine.users import Identity
 from minirt.errors import InvalidInput
 from minirt.images.image import ImageConfig
+from minirt.oci import VERSION
 from minirt.oci.compile import DEFAULT_PATH
-from minirt.oci.spec import VERSION, Capabilities, Device, Linux, Mount, Namespace, Process, Root, Spec, User
+from minirt.oci.spec import Capabilities, Device, Linux, Mount, Namespace, Process, Root, Spec, User
 from minirt.pod.sandbox import pin_path
 from minirt.security.capabilities import capability_sets
+from minirt.security.profile import Seccomp, here, resolve
+from minirt.security.syscalls import default_profile
 
 MASKED = (
     "/proc/acpi",
@@ -84,13 +92,30 @@ def compile_container(
         linux=Linux(
             namespaces=namespaces(sandbox),
             cgroups_path=f"{sandbox.config.cgroup}/{container_id}",
-            resources=config.resources,
-            devices=(*config.devices, *(devices if privileged else ())),
+            resources=structs.replace(config.resources, devices=device_rules(config)),
+            devices=tuple({node.path: node for node in (*devices, *config.devices)}.values()),
             masked_paths=() if privileged else masked,
             readonly_paths=() if privileged else readonly,
+            seccomp=seccomp_of(security, sets.bounding),
         ),
         annotations=config.annotations,
     )
+
+
+def device_rules(config: ContainerConfig) -> tuple[DeviceRule, ...]:
+    """Return which devices may be used: those of every container and the container's own, or all."""
+    return (ALLOW_ALL,) if config.security.privileged else (*DEFAULT_RULES, *config.resources.devices)
+
+
+def seccomp_of(security: Security, bounding: tuple[str, ...]) -> Seccomp | None:
+    """Return the seccomp profile, as far as it holds on this machine for who may have these capabilities.
+
+    The default one is not for privileged containers; a profile of one's own is for them, too, as in docker.
+    """
+    choice = security.seccomp
+    if choice == "unconfined" or (choice == "default" and security.privileged):
+        return None
+    return resolve(default_profile() if choice == "default" else choice, bounding, here())
 
 
 def command_of(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:

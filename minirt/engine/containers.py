@@ -24,6 +24,7 @@ from minirt.images.image import Image
 from minirt.images.snapshots import Overlay, Snapshots
 from minirt.oci import spec as specs
 from minirt.oci.spec import Spec
+from minirt.security import seccomp
 from minirt.security.capabilities import held_here
 from minirt.shim import protocol
 from minirt.shim import status as statuses
@@ -40,7 +41,9 @@ def create(sandbox: SandboxRecord, config: ContainerConfig, image: Image, contai
 
     Raises:
         Conflict: the sandbox is not ready.
-        InvalidInput: a user the image does not know, nothing to execute, capabilities that make no sense.
+        InvalidInput: a user the image does not know, nothing to execute, capabilities or a seccomp profile that make
+            no sense.
+        Unsupported: a seccomp profile that cannot be compiled.
     """
     if sandbox.state != "ready":
         raise Conflict(f"create {config.name}", f"sandbox {sandbox.id} is {sandbox.state}", "make a new sandbox")
@@ -63,7 +66,9 @@ def create(sandbox: SandboxRecord, config: ContainerConfig, image: Image, contai
         undo.callback(leftovers.forget_container, record)
         overlay = Snapshots(paths.data_root()).prepare(container_id, image)
         (directory / "rootfs").mkdir(mode=0o711)
-        specs.save(spec_of(config, container_id, sandbox, image, overlay), directory / "config.json")
+        spec = spec_of(config, container_id, sandbox, image, overlay)
+        seccomp.filter_of(spec.linux.seccomp)
+        specs.save(spec, directory / "config.json")
         undo.pop_all()
     return record
 

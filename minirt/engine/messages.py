@@ -1,9 +1,16 @@
-"""The CRI's messages and the engine's records, each turned into the other. Pure but for the look at the clock."""
+"""The CRI's messages and the engine's records, each turned into the other.
+
+Pure but for the look at what a message names on this node: devices, and seccomp profiles.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
 
 from msgspec import structs
 
-from minirt.cgroups.resources import Cpu, Memory, Resources
+from minirt.cgroups.resources import Cpu, DeviceRule, Memory, Resources
 from minirt.crimessages import api_pb2 as cri
+from minirt.engine.devices import devices_at, rules_for
 from minirt.engine.records import (
     ContainerConfig,
     ContainerRecord,
@@ -17,6 +24,7 @@ from minirt.engine.records import (
 from minirt.errors import InvalidInput, Unsupported
 from minirt.images.image import Image
 from minirt.oci.spec import Device
+from minirt.security import profile as profiles
 from minirt.shim.status import Status
 
 MODES: dict[int, Mode] = {
@@ -24,6 +32,7 @@ MODES: dict[int, Mode] = {
     cri.NamespaceMode.CONTAINER: "private",
     cri.NamespaceMode.NODE: "host",
 }
+PROFILES = cri.SecurityProfile.ProfileType
 PROTOCOLS = {cri.Protocol.TCP: "tcp", cri.Protocol.UDP: "udp", cri.Protocol.SCTP: "sctp"}
 STATES = {
     "created": cri.ContainerState.CONTAINER_CREATED,
@@ -36,6 +45,9 @@ STATES = {
 def sandbox_config(config: cri.PodSandboxConfig, owner: str, *, trace: bool = False) -> SandboxConfig:
     """Return what a PodSandboxConfig asks for.
 
+    Its own seccomp profile (RuntimeDefault, from a kubelet) is for a process of the pod's own that runs a program; here
+    that is none: pause is a loop in C that only waits.
+
     Raises:
         Unsupported: something this version does not do; it is named.
     """
@@ -44,6 +56,7 @@ def sandbox_config(config: cri.PodSandboxConfig, owner: str, *, trace: bool = Fa
     options = context.namespace_options
     _refuse(options.HasField("userns_options") and options.userns_options.mode == cri.NamespaceMode.POD, "hostUsers")
     _refuse_profiles(context)
+    _refuse(context.seccomp.profile_type == PROFILES.Localhost, "a seccomp profile of one's own for a sandbox")
     dns = config.dns_config
     return SandboxConfig(
         name=config.metadata.name,
@@ -86,25 +99,40 @@ def _refuse(asked: bool, name: str) -> None:
 
 
 def _refuse_profiles(context: cri.LinuxSandboxSecurityContext | cri.LinuxContainerSecurityContext) -> None:
-    """Refuse what would be ignored: a seccomp or AppArmor profile other than none, SELinux labels."""
-    unconfined = cri.SecurityProfile.ProfileType.Unconfined
-    for name in ("seccomp", "apparmor"):
-        profile = getattr(context, name)
-        _refuse(context.HasField(name) and profile.profile_type != unconfined, f"a {name} profile")
+    """Refuse what would be ignored: an AppArmor profile other than none, SELinux labels, seccomp's old field."""
+    old = context.seccomp_profile_path not in ("", "unconfined") and not context.HasField("seccomp")
+    _refuse(old, "seccomp_profile_path without seccomp")
+    loaded = context.HasField("apparmor") and context.apparmor.profile_type != PROFILES.Unconfined
+    _refuse(loaded, "an apparmor profile")
     _refuse(bool(context.selinux_options.type or context.selinux_options.level), "SELinux options")
+
+
+def _seccomp(context: cri.LinuxContainerSecurityContext) -> profiles.Choice:
+    """Return a container's seccomp profile. None named is none, and so is a privileged container's, as in containerd.
+
+    Raises:
+        InvalidInput: a profile on this node is missing or wrong.
+    """
+    asked = context.seccomp
+    if context.privileged or not context.HasField("seccomp") or asked.profile_type == PROFILES.Unconfined:
+        return "unconfined"
+    if asked.profile_type == PROFILES.RuntimeDefault:
+        return "default"
+    return profiles.load(Path(asked.localhost_ref))
 
 
 def container_config(config: cri.ContainerConfig, log_directory: str) -> ContainerConfig:
     """Return what a ContainerConfig asks for.
 
     Raises:
-        InvalidInput: a group without a user.
+        InvalidInput: a group without a user; a seccomp profile that is missing or wrong.
         Unsupported: something this version does not do; it is named.
     """
     context = config.linux.security_context
     _refuse_profiles(context)
     _refuse(bool(config.CDI_devices), "CDI devices")
     limits = config.linux.resources
+    nodes, rules = _devices(config.devices)
     return ContainerConfig(
         name=config.metadata.name,
         image=config.image.user_specified_image or config.image.image,
@@ -114,9 +142,9 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
         env=tuple((pair.key, pair.value) for pair in config.envs),
         cwd=config.working_dir,
         volumes=tuple(_volume(mount) for mount in config.mounts),
-        devices=tuple(_device(device) for device in config.devices),
+        devices=nodes,
         security=_security(context),
-        resources=resources(limits),
+        resources=structs.replace(resources(limits), devices=rules),
         oom_score_adj=limits.oom_score_adj if config.linux.HasField("resources") else None,
         terminal=config.tty,
         stdin=config.stdin,
@@ -147,6 +175,7 @@ def _security(context: cri.LinuxContainerSecurityContext) -> Security:
         no_new_privileges=context.no_new_privs,
         masked=tuple(context.masked_paths),
         readonly=tuple(context.readonly_paths),
+        seccomp=_seccomp(context),
     )
 
 
@@ -159,17 +188,15 @@ def _volume(mount: cri.Mount) -> Volume:
     return Volume(mount.host_path, mount.container_path, mount.readonly, "slave" if slave else "private")
 
 
-def _device(device: cri.Device) -> Device:
-    import os
-    import stat
-
-    try:
-        about = os.stat(device.host_path)
-    except OSError as error:
-        raise InvalidInput(f"use the device {device.host_path}", error.strerror or str(error)) from error
-    kind = "c" if stat.S_ISCHR(about.st_mode) else "b"
-    major, minor = os.major(about.st_rdev), os.minor(about.st_rdev)
-    return Device(device.container_path, kind, major, minor, stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid)
+def _devices(asked: Iterable[cri.Device]) -> tuple[tuple[Device, ...], tuple[DeviceRule, ...]]:
+    """Return the nodes of devices, and the rules that let them be used."""
+    nodes: list[Device] = []
+    rules: list[DeviceRule] = []
+    for device in asked:
+        found = devices_at(device.host_path, device.container_path)
+        nodes += found
+        rules += rules_for(found, device.permissions or "rwm")
+    return tuple(nodes), tuple(rules)
 
 
 def resources(limits: cri.LinuxContainerResources) -> Resources:

@@ -13,6 +13,7 @@ from minirt.images.store import ImageStore
 from minirt.namespaces.rootfs import MountOverlay
 from minirt.oci.compile import compile_spec
 from minirt.pod import sandbox as pod_sandbox
+from minirt.security import seccomp
 from minirt.security.capabilities import last_cap
 
 
@@ -32,7 +33,8 @@ def lines(sandbox_config: SandboxConfig, config: ContainerConfig) -> Iterator[tu
     overlay = Snapshots(paths.data_root()).preview(container_id, image)
     spec = containers.spec_of(config, container_id, record, image, overlay)
     bundle = str(paths.container_dir(container_id))
-    plan = compile_spec(spec, bundle, _mount(overlay, bundle), cgroup_tree.find(), last_cap())
+    filter = seccomp.preview_of(spec.linux.seccomp)
+    plan = compile_spec(spec, bundle, _mount(overlay, bundle), cgroup_tree.find(), last_cap(), filter)
     yield from plan.lines()
 
 

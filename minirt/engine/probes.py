@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from minirt import paths
 from minirt.cgroups import lifecycle, missing, tree
+from minirt.cgroups.devices import DENY_ALL, AttachDeviceFilter
 from minirt.cgroups.plan import CONTROLLERS, MakeCgroup
 from minirt.errors import NetworkError
 from minirt.linux import fds, mount, operation, process, seccomp
@@ -67,7 +68,10 @@ def probes() -> Iterator[Probe]:
     for controller in CONTROLLERS:
         yield Probe(f"cgroup v2 {controller}", _controller(controller), "use vm/run")
     yield Probe("cgroup.kill", _cgroup_kill, "use Linux 5.14 or later")
-    yield Probe("seccomp", _seccomp, "boot a kernel with CONFIG_SECCOMP_FILTER", needed=False)
+    yield Probe("device filters", _device_filters, "boot a kernel with CONFIG_CGROUP_BPF, or run all --privileged")
+    yield Probe(
+        "seccomp", _seccomp, "boot a kernel with CONFIG_SECCOMP_FILTER, or use --security-opt seccomp=unconfined"
+    )
     yield Probe("bridge", _link("bridge"), "modprobe bridge")
     yield Probe("veth", _link("veth"), "modprobe veth")
     yield Probe("nftables", _nftables, "apt-get install nftables; modprobe nft_masq")
@@ -176,6 +180,32 @@ def _cgroup_kill() -> str:
     if not has_kill:
         raise Limited("processes are frozen and killed one by one: Linux 5.14 or later has cgroup.kill")
     return "and CLONE_INTO_CGROUP"
+
+
+def _device_filters() -> str:
+    """Clone a child into a new cgroup that may use no device, and have it open one."""
+    path = f"{tree.find().mount}/minirt-check-{os.getpid()}"
+    try:
+        operation.run([MakeCgroup(path), AttachDeviceFilter(path, (DENY_ALL,))], None)
+        with fds.closing(lifecycle.open_fd(path)) as cgroup:
+            pid, pidfd = process.clone3(0, cgroup)
+        if pid == 0:
+            os._exit(_is_refused(os.devnull))
+        os.close(pidfd)
+        refused = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        lifecycle.remove(path)
+    if not refused:
+        raise OSError(errno.ENOTSUP, "a filter was attached, and is not asked")
+    return "eBPF, BPF_PROG_TYPE_CGROUP_DEVICE"
+
+
+def _is_refused(path: str) -> bool:
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except PermissionError:
+        return True
+    return False
 
 
 def _seccomp() -> str:

@@ -13,6 +13,7 @@ from msgspec import Struct, field
 
 from minirt.cgroups.resources import Resources
 from minirt.oci.spec import Device, Rlimit
+from minirt.security.profile import Choice
 
 Mode = Literal["private", "pod", "host"]
 Network = Literal["none", "host", "bridge"]
@@ -82,6 +83,7 @@ class Security(Struct, frozen=True, omit_defaults=True):
     no_new_privileges: bool = False
     masked: tuple[str, ...] | None = None
     readonly: tuple[str, ...] | None = None
+    seccomp: Choice = "default"
 
 
 class ContainerConfig(Struct, frozen=True, omit_defaults=True):

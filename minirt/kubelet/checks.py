@@ -18,6 +18,7 @@ from minirt.kubelet.manifest import (
     Pod,
     PodSecurityContext,
     ResourceRequirements,
+    SeccompProfile,
     SecurityContext,
     Volume,
     VolumeMount,
@@ -99,6 +100,7 @@ def _address(path: str, text: str) -> Iterator[Problem]:
 def _pod_security(pod: Pod) -> Iterator[Problem]:
     security = pod.spec.security_context
     yield from _ids("spec.securityContext", security)
+    yield from _seccomp("spec.securityContext", security.seccomp_profile)
     for name, number in [("fsGroup", security.fs_group), *_numbered("supplementalGroups", security)]:
         if number is not None and not 0 <= number <= _MAX_ID:
             yield Problem(f"spec.securityContext.{name}", f"{number} is not a group id")
@@ -118,6 +120,17 @@ def _ids(path: str, security: PodSecurityContext | SecurityContext) -> Iterator[
     for name, number in (("runAsUser", security.run_as_user), ("runAsGroup", security.run_as_group)):
         if number is not None and not 0 <= number <= _MAX_ID:
             yield Problem(f"{path}.{name}", f"{number} is not an id: 0 to {_MAX_ID}")
+
+
+def _seccomp(path: str, profile: SeccompProfile | None) -> Iterator[Problem]:
+    """Yield what is wrong with a seccomp profile: a file is named for type Localhost, below the node's directory."""
+    if profile is None:
+        return
+    where = f"{path}.seccompProfile.localhostProfile"
+    if (profile.type == "Localhost") != bool(profile.localhost_profile):
+        yield Problem(where, "it must be set for type Localhost, and for no other")
+    elif profile.localhost_profile.startswith("/") or ".." in profile.localhost_profile.split("/"):
+        yield Problem(where, "it must be a path below the directory of profiles, without '..'")
 
 
 def _volumes(pod: Pod) -> Iterator[Problem]:
@@ -220,6 +233,7 @@ def _resources(path: str, resources: ResourceRequirements) -> Iterator[Problem]:
 
 def _security(path: str, security: SecurityContext) -> Iterator[Problem]:
     yield from _ids(path, security)
+    yield from _seccomp(path, security.seccomp_profile)
     for kind, names in (("add", security.capabilities.add), ("drop", security.capabilities.drop)):
         for index, name in enumerate(names):
             at = f"{path}.capabilities.{kind}[{index}]"

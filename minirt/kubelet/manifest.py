@@ -81,6 +81,13 @@ class Capabilities(Struct, omit_defaults=True, frozen=True):
     drop: tuple[str, ...] = ()
 
 
+class SeccompProfile(Struct, rename="camel", omit_defaults=True, frozen=True):
+    """A filter of system calls: minirt's own, none, or a file below the node's directory of profiles."""
+
+    type: Literal["RuntimeDefault", "Unconfined", "Localhost"]
+    localhost_profile: str = ""
+
+
 class SecurityContext(Struct, rename="camel", omit_defaults=True, frozen=True):
     """A container's privileges; what is None is taken from the pod's."""
 
@@ -91,6 +98,7 @@ class SecurityContext(Struct, rename="camel", omit_defaults=True, frozen=True):
     privileged: bool = False
     read_only_root_filesystem: bool = False
     allow_privilege_escalation: bool | None = None
+    seccomp_profile: SeccompProfile | None = None
 
 
 class VolumeMount(Struct, rename="camel", omit_defaults=True, frozen=True):
@@ -181,6 +189,7 @@ class PodSecurityContext(Struct, rename="camel", omit_defaults=True, frozen=True
     supplemental_groups: tuple[int, ...] = ()
     fs_group: int | None = None
     sysctls: tuple[Sysctl, ...] = ()
+    seccomp_profile: SeccompProfile | None = None
 
 
 class PodSpec(Struct, rename="camel", omit_defaults=True, frozen=True):

@@ -21,9 +21,9 @@ _REFUSED: dict[type[Struct], str] = {
     manifest.EnvVarSource: "configMapKeyRef secretKeyRef fileKeyRef",
     manifest.ResourceList: "ephemeral-storage hugepages-2Mi hugepages-1Gi",
     manifest.ResourceRequirements: "claims",
-    manifest.SecurityContext: "appArmorProfile procMount seLinuxOptions seccompProfile windowsOptions",
+    manifest.SecurityContext: "appArmorProfile procMount seLinuxOptions windowsOptions",
     manifest.PodSecurityContext: """appArmorProfile fsGroupChangePolicy seLinuxChangePolicy seLinuxOptions
-        seccompProfile supplementalGroupsPolicy windowsOptions""",
+        supplementalGroupsPolicy windowsOptions""",
     manifest.VolumeMount: "recursiveReadOnly subPath subPathExpr",
     manifest.Volume: """awsElasticBlockStore azureDisk azureFile cephfs cinder configMap csi downwardAPI ephemeral fc
         flexVolume flocker gcePersistentDisk gitRepo glusterfs image iscsi nfs persistentVolumeClaim

@@ -18,7 +18,7 @@ from minirt import paths
 from minirt.crimessages import api_pb2 as cri
 from minirt.errors import InvalidInput
 from minirt.kubelet import environment, loading, names, resources
-from minirt.kubelet.manifest import Container, Pod
+from minirt.kubelet.manifest import Container, Pod, SeccompProfile
 from minirt.kubelet.node import Node
 
 POD_NAME = "io.kubernetes.pod.name"
@@ -187,6 +187,7 @@ def _security_context(pod: Pod, container: Container, image: PulledImage) -> cri
         no_new_privs=own.allow_privilege_escalation is False,
         masked_paths=() if own.privileged else MASKED_PATHS,
         readonly_paths=() if own.privileged else READONLY_PATHS,
+        seccomp=_seccomp(own.seccomp_profile or shared.seccomp_profile),
     )
     _set_user(context, _first(own.run_as_user, shared.run_as_user), image)
     group = _first(own.run_as_group, shared.run_as_group)
@@ -195,6 +196,15 @@ def _security_context(pod: Pod, container: Container, image: PulledImage) -> cri
     if own.run_as_non_root or (own.run_as_non_root is None and shared.run_as_non_root):
         _require_non_root(container, context)
     return context
+
+
+def _seccomp(profile: SeccompProfile | None) -> cri.SecurityProfile:
+    """Return a container's seccomp profile: none where the manifest names none, as in Kubernetes."""
+    kinds = cri.SecurityProfile.ProfileType
+    if profile is None:
+        return cri.SecurityProfile(profile_type=kinds.Unconfined)
+    where = str(paths.profiles_dir() / profile.localhost_profile) if profile.type == "Localhost" else ""
+    return cri.SecurityProfile(profile_type=kinds.Value(profile.type), localhost_ref=where)
 
 
 def _first(own: int | None, shared: int | None) -> int | None:

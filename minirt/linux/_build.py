@@ -30,10 +30,17 @@ long rt_capget(uint64_t *effective, uint64_t *permitted, uint64_t *inheritable);
 long rt_ambient(int operation, int capability);
 long rt_close_range(unsigned int first, unsigned int last, unsigned int flags);
 long rt_seccomp_available(void);
+long rt_bpf(int command, const void *attributes, unsigned int size);
 long rt_link_up(const char *name);
 long rt_syncfs(int fd);
+long rt_join_session_keyring(void);
+long rt_personality(unsigned long persona);
+long rt_ioprio_set(int which, int who, int priority);
+long rt_sched_setattr(int pid, uint32_t policy, uint64_t flags, int32_t nice, uint32_t priority,
+                      uint64_t runtime, uint64_t deadline, uint64_t period);
 void rt_exec(const char *path, char *const argv[], char *const envp[],
-             const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd);
+             const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd,
+             unsigned int first_closed);
 void rt_pause(void);
 """
 
@@ -44,6 +51,7 @@ SOURCE = r"""
 #include <linux/capability.h>
 #include <linux/close_range.h>
 #include <linux/filter.h>
+#include <linux/keyctl.h>
 #include <linux/openat2.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
@@ -174,11 +182,26 @@ static long rt_close_range(unsigned int first, unsigned int last, unsigned int f
 }
 
 static long rt_syncfs(int fd) { return syscall(SYS_syncfs, fd); }
+static long rt_personality(unsigned long persona) { return syscall(SYS_personality, persona); }
+static long rt_ioprio_set(int which, int who, int priority) { return syscall(SYS_ioprio_set, which, who, priority); }
+
+static long rt_sched_setattr(int pid, uint32_t policy, uint64_t flags, int32_t nice, uint32_t priority,
+                             uint64_t runtime, uint64_t deadline, uint64_t period)
+{
+    struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority; uint64_t times[3]; }
+        attributes = {sizeof attributes, policy, flags, nice, priority, {runtime, deadline, period}};
+    return syscall(SYS_sched_setattr, pid, &attributes, 0);
+}
 
 static long rt_seccomp_available(void)
 {
     uint32_t action = SECCOMP_RET_ERRNO;
     return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action);
+}
+
+static long rt_bpf(int command, const void *attributes, unsigned int size)
+{
+    return syscall(SYS_bpf, command, attributes, size);
 }
 
 /* Set IFF_UP on one interface of this network namespace: all that a sandbox without a network needs of netlink. */
@@ -224,10 +247,11 @@ static void report(int fd, const char *step, int number)
 /* The last thing a stage does. From the filter on, only what it allows may be called, so no Python runs any more:
  * on success the program has replaced us and report_fd is closed (FD_CLOEXEC); on failure one message says why. */
 static void rt_exec(const char *path, char *const argv[], char *const envp[],
-                    const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd)
+                    const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd,
+                    unsigned int first_closed)
 {
     default_signals();
-    syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC);
+    syscall(SYS_close_range, first_closed, ~0u, CLOSE_RANGE_CLOEXEC);
     if (filter_length) {
         struct sock_fprog program = {filter_length, (struct sock_filter *)filter};
         if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, filter_flags, &program)) {
@@ -238,6 +262,11 @@ static void rt_exec(const char *path, char *const argv[], char *const envp[],
     syscall(SYS_execve, path, argv, envp);
     report(report_fd, "execve", errno);
     _exit(127);
+}
+
+static long rt_join_session_keyring(void)
+{
+    return syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
 }
 
 /* PID 1 of a pod's shared PID namespace: reap what is left to it, for ever. It blocks every signal and waits for one

@@ -107,6 +107,20 @@ def _link_up(name: str) -> None:
     checked(lib.rt_link_up(name.encode()), name)
 
 
+def join_session_keyring() -> None:
+    """Leave the session keyring that was inherited for a new one, without a name: one with a name could be shared.
+
+    Source: keyctl(2), KEYCTL_JOIN_SESSION_KEYRING.
+
+    Raises OSError: ENOSYS (a kernel without keys), EPERM (a filter forbids it), EDQUOT (too many keys).
+    """
+    journal.step("keyctl", _join_session_keyring)
+
+
+def _join_session_keyring() -> None:
+    checked(lib.rt_join_session_keyring())
+
+
 def start_time(pid: int) -> int:
     """Return when a process started (clock ticks since boot): with the pid it names one process for good.
 

@@ -23,6 +23,15 @@ def open_path(root_fd: int, path: str) -> int:
     return fds.openat2(root_fd, path, os.O_PATH)
 
 
+def exists(root_fd: int, path: str) -> bool:
+    """Say whether there is something at ``path`` in the root."""
+    try:
+        os.close(open_path(root_fd, path))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def make_directory(root_fd: int, path: str, mode: int = 0o755) -> int:
     """Return an O_PATH descriptor of a directory in the root, made with its parents where missing."""
     try:

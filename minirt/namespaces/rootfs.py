@@ -21,6 +21,8 @@ PROPAGATION = {
     "rslave": mount.MS_SLAVE | mount.MS_REC,
     "shared": mount.MS_SHARED,
     "rshared": mount.MS_SHARED | mount.MS_REC,
+    "unbindable": mount.MS_UNBINDABLE,
+    "runbindable": mount.MS_UNBINDABLE | mount.MS_REC,
 }
 """The mount flags of each propagation option of the OCI spec. Source: mount(8), "Shared subtree operations"."""
 
@@ -40,6 +42,37 @@ class SetPropagation(Operation[InRoot], frozen=True):
         mount.mount(None, self.path, None, PROPAGATION[self.kind])
 
 
+class HideBelow(Operation[InRoot], frozen=True):
+    """Let nobody else see what is mounted on the mount that ``path`` lies on: it is shared with the host's own."""
+
+    path: str
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"mount --make-private of the mount that {self.path} is on"
+
+    def execute(self, context: InRoot) -> None:
+        """Find the mount point above, and make it private."""
+        mount.mount(None, _mount_point(os.path.realpath(self.path)), None, mount.MS_PRIVATE)
+
+
+def _mount_point(path: str) -> str:
+    """Return the mount point that ``path``, without symlinks, lies below."""
+    while path != "/" and _mount_id(path) == _mount_id(os.path.dirname(path)):
+        path = os.path.dirname(path)
+    return path
+
+
+def _mount_id(path: str) -> str:
+    """Return the id of a path's mount. Source: proc_pid_fdinfo(5)."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}") as info:
+            return next(line for line in info if line.startswith("mnt_id:"))
+    finally:
+        os.close(fd)
+
+
 class MountOverlay(Operation[InRoot], frozen=True):
     """Stack the image's layers (top first) under a writable directory, and let it be the coming root."""
 
@@ -53,7 +86,11 @@ class MountOverlay(Operation[InRoot], frozen=True):
         return f"mount overlay of {len(self.lowers)} layers on {self.target} (upperdir {self.upper})"
 
     def execute(self, context: InRoot) -> None:
-        """Mount it and keep its descriptor as the root.
+        """Mount it and keep its descriptor as the root. Raises StepFailed: it came out read-only."""
+        self.attach(context, self.prepare())
+
+    def prepare(self) -> int:
+        """Return the overlay, detached.
 
         Raises:
             StepFailed: it came out read-only. overlayfs does not fail where it can make nothing in its work directory.
@@ -71,6 +108,10 @@ class MountOverlay(Operation[InRoot], frozen=True):
         if os.fstatvfs(root).f_flag & os.ST_RDONLY:
             why = f"the kernel mounted it read-only, for it could make nothing in {self.work}"
             raise StepFailed(self.describe(), why, "is that disk full?", errno=errno.EROFS, step=type(self).__name__)
+        return root
+
+    def attach(self, context: InRoot, root: int) -> None:
+        """Let it be the coming root."""
         _place_root(context, root, self.target)
 
 
@@ -85,8 +126,16 @@ class BindRootfs(Operation[InRoot], frozen=True):
 
     def execute(self, context: InRoot) -> None:
         """Bind it and keep its descriptor as the root."""
+        self.attach(context, self.prepare())
+
+    def prepare(self) -> int:
+        """Return the directory as a mount, detached, with those below it."""
         root = mount.open_tree(-100, self.path, mount.OPEN_TREE_CLONE | mount.AT_RECURSIVE)
         mount.mount_setattr(root, "", mount.AT_RECURSIVE, propagation=mount.MS_PRIVATE)
+        return root
+
+    def attach(self, context: InRoot, root: int) -> None:
+        """Let it be the coming root."""
         _place_root(context, root, self.path)
 
 
@@ -100,16 +149,26 @@ def _place_root(context: InRoot, root: int, target: str) -> None:
 
 
 class PivotRoot(Operation[InRoot], frozen=True):
-    """Make the prepared root the root, and let go of the old one with every mount below it."""
+    """Make the prepared root the root, and let go of the old one with every mount below it.
+
+    One that is ``shared`` is cut off first: the host's would be unmounted with it.
+    """
+
+    shared: bool = False
 
     def describe(self) -> str:
         """Return the operation in words."""
-        return "pivot_root . . && umount -l .  (the host's file system goes out of sight)"
+        cut = "mount --make-rslave . && " if self.shared else ""
+        return f"pivot_root . . && {cut}umount -l .  (the host's file system goes out of sight)"
 
     def execute(self, context: InRoot) -> None:
         """Pivot in place: the old root ends up on top of the new one, and is detached there."""
         os.fchdir(context.rootfs_fd)
+        old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if self.shared else -1
         mount.pivot_root(".", ".")
+        if self.shared:
+            mount.mount_setattr(old, "", mount.AT_RECURSIVE, propagation=mount.MS_SLAVE)
+            os.close(old)
         mount.umount2(".", mount.MNT_DETACH)
         os.chdir("/")
 

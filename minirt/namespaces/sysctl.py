@@ -27,7 +27,9 @@ class WriteSysctl(Operation[object], frozen=True):
     value: str
 
     def __post_init__(self) -> None:
-        """Refuse what leads elsewhere, or concerns the whole machine."""
+        """Refuse what leads elsewhere, concerns the whole machine, or is said in another place."""
+        if self._name == "kernel/hostname":
+            raise InvalidInput(f"set the sysctl {self.key}", "the name has a field of its own", "set the hostname")
         if ".." in self._name.split("/") or not self.owner:
             why = "it belongs to no namespace: the whole machine would get it"
             raise InvalidInput(f"set the sysctl {self.key}", why, "set it on the host, or leave it out")

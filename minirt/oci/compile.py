@@ -12,18 +12,22 @@ from minirt.cgroups.tree import Tree
 from minirt.errors import InvalidInput
 from minirt.linux.operation import Operation
 from minirt.namespaces.devices import DEFAULT_LINKS, DEFAULT_NODES, MakeDevice, MakeSymlink
-from minirt.namespaces.kinds import JoinNamespace, SetHostname
-from minirt.namespaces.mounts import BindMount, MaskPath, MountFilesystem, ReadonlyPath
-from minirt.namespaces.rootfs import BindRootfs, MountOverlay, PivotRoot, ReadonlyRoot, SetPropagation
+from minirt.namespaces.kinds import JoinNamespace, OffsetClocks, SetHostname
+from minirt.namespaces.mounts import BindMount, MaskPath, ReadonlyPath
+from minirt.namespaces.rootfs import BindRootfs, HideBelow, MountOverlay, PivotRoot, ReadonlyRoot, SetPropagation
 from minirt.namespaces.sysctl import plan_sysctls
-from minirt.oci import options
+from minirt.oci import refusals, userns
+from minirt.oci.execution import SetAffinity, SetIoPriority, SetPersonality, SetScheduler, cpu_list
 from minirt.oci.init import (
     Chdir,
     CloseInherited,
     Execute,
     FindExecutable,
+    FindHome,
     Init,
+    LoadFilter,
     MakeCwd,
+    NewKeyring,
     NewSession,
     OpenTerminal,
     SetUmask,
@@ -31,63 +35,120 @@ from minirt.oci.init import (
     Undumpable,
     WaitForStart,
 )
+from minirt.oci.mounts import compile_mount
 from minirt.oci.plan import Plan
-from minirt.oci.spec import Device, Mount, Process, Spec
+from minirt.oci.spec import Affinity, Device, Linux, Process, Spec
 from minirt.security.capabilities import numbers
+from minirt.security.labels import SetAppArmorProfile, SetSelinuxLabel
 from minirt.security.operations import DropBounding, NoNewPrivileges, SetCredentials, SetOomScoreAdj, SetRlimit
+from minirt.security.seccomp import Filter
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where commands are looked for when the environment has no PATH: docker's default."""
 
-ROOT_PROPAGATION = {"": "rslave", "slave": "rslave", "rslave": "rslave", "private": "rprivate", "rprivate": "rprivate"}
-"""Always with what is mounted below: what stayed shared would show the container's mounts to the host."""
+ROOT_PROPAGATION = {"private": "rprivate", "rprivate": "rprivate", "shared": "rshared", "rshared": "rshared"}
+"""What the host's mounts become in the container's namespace, always with what is mounted below; else rslave.
+
+Only with shared do mounts in a bound directory get to the host; the container's own root stays hidden all the same.
+"""
 
 
-def compile_spec(spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tree, last_cap: int) -> Plan:
+def compile_spec(
+    spec: Spec, bundle: str, overlay: MountOverlay | None, tree: Tree, last_cap: int, filter: Filter | None = None
+) -> Plan:
     """Return the plan of a container's init.
 
     ``bundle`` is the absolute directory that a relative root is in; ``overlay`` mounts the root (None: bind the
     directory itself); ``tree`` is this machine's cgroup tree; ``last_cap`` is /proc/sys/kernel/cap_last_cap, for the
-    container can read nothing later.
+    container can read nothing later; ``filter`` is what the spec's seccomp profile compiles to.
 
     Raises:
         InvalidInput: fields that contradict each other.
+        Unsupported: a field that this version does not do, by its place in the spec.
     """
+    refusals.check(spec)
     joined = [(space.type, space.path) for space in spec.linux.namespaces if space.path]
     new = tuple(space.type for space in spec.linux.namespaces if not space.path)
     if "mount" not in new:
         raise InvalidInput("use the spec", "linux.namespaces has no new mount namespace", "add one of type mount")
     if len({space.type for space in spec.linux.namespaces}) < len(spec.linux.namespaces):
         raise InvalidInput("use the spec", "linux.namespaces names a type twice", "leave one out")
-    inside: list[Operation[Init]] = [*compile_birth(), *compile_oom_score(spec.process)]
+    clocks = _clocks(spec.linux, new)
+    ids = userns.maps(spec.linux)
+    inside: list[Operation[Init]] = [*compile_birth(), *compile_oom_score(spec.process), *compile_labels(spec.process)]
     inside += [JoinNamespace(kind, path) for kind, path in joined if kind != "pid"]
     inside += _rootfs(spec, bundle, overlay, "" if "cgroup" in new else tree.mount)
     inside += _identity(spec, new)
     inside += [ReadonlyRoot()] if spec.root.readonly else []
-    inside += [PivotRoot()]
-    inside += compile_process(spec.process, last_cap, console=True)
+    inside += _pivot(spec.linux)
+    inside += compile_process(spec.process, last_cap, console=True, filter=filter)
+    stage = _stage(joined, clocks)
+    if ids:
+        own_network = any(space.type == "network" for space in spec.linux.namespaces)
+        stage, inside = userns.divide(stage, inside, own_network=own_network, new_ipc="ipc" in new)
+        new = tuple(kind for kind in new if kind != "ipc")
     path = spec.linux.cgroups_path
+    if not path and spec.linux.resources.devices:
+        _check_no_filter(spec.linux)
     return Plan(
         command=spec.process.args[0],
         cgroup=tree.at(path) if path else "",
         shim=tuple(plan_cgroup(path, spec.linux.resources, tree)) if path else (),
-        stage=tuple(_stage(joined)),
-        new=new,
+        stage=tuple([Undumpable(), *stage] if stage else []),
+        new=tuple(kind for kind in new if kind != "time" or not clocks),
         inside=tuple(inside),
+        warnings=tuple(refusals.warnings(spec)),
+        filter=filter,
+        uid_map=ids.uids if ids else (),
+        gid_map=ids.gids if ids else (),
     )
 
 
-def _stage(joined: Sequence[tuple[str, str]]) -> list[Operation[Init]]:
+def _check_no_filter(linux: Linux) -> None:
+    """Refuse rules for devices where there is no cgroup to keep to them."""
+    from minirt.cgroups.devices import is_filter
+
+    if is_filter(linux.resources.devices):
+        why = "linux.resources.devices are rules of a cgroup, and linux.cgroupsPath is empty"
+        raise InvalidInput("use the spec", why, "name a cgroup, or leave the rules out")
+
+
+def _stage(joined: Sequence[tuple[str, str]], clocks: list[OffsetClocks]) -> list[Operation[Init]]:
     """Return what must be done by init's parent: init is in sight of the pod's processes from its first moment."""
-    joins: list[Operation[Init]] = [JoinNamespace(kind, path) for kind, path in joined if kind == "pid"]
-    return [Undumpable(), *joins] if joins else []
+    return [*clocks, *(JoinNamespace(kind, path) for kind, path in joined if kind == "pid")]
+
+
+def _clocks(linux: Linux, new: tuple[str, ...]) -> list[OffsetClocks]:
+    """Return what sets the clocks of a new time namespace."""
+    offsets = tuple((clock, offset.secs, offset.nanosecs) for clock, offset in linux.time_offsets.items())
+    if offsets and "time" not in new:
+        raise InvalidInput(
+            "use linux.timeOffsets", "linux.namespaces has no new time namespace", "add one of type time"
+        )
+    return [OffsetClocks(offsets)] if offsets else []
+
+
+def _pivot(linux: Linux) -> list[Operation[Init]]:
+    """Return what makes the root the root, and what the container's own root then is to namespaces made in it."""
+    kind = linux.rootfs_propagation
+    operations: list[Operation[Init]] = [*compile_personality(linux)]
+    operations.append(PivotRoot(shared=kind in {"shared", "rshared"}))
+    return [*operations, SetPropagation(kind)] if kind.endswith(("shared", "unbindable")) else operations
+
+
+def compile_personality(linux: Linux) -> list[SetPersonality]:
+    """Return what sets the execution domain, as every process of the container has it."""
+    return [SetPersonality(linux.personality.domain)] if linux.personality else []
 
 
 def _rootfs(spec: Spec, bundle: str, overlay: MountOverlay | None, host_cgroups: str) -> list[Operation[Init]]:
     root = os.path.join(bundle, spec.root.path)
-    operations: list[Operation[Init]] = [SetPropagation(ROOT_PROPAGATION[spec.linux.rootfs_propagation])]
+    propagation = ROOT_PROPAGATION.get(spec.linux.rootfs_propagation, "rslave")
+    operations: list[Operation[Init]] = [SetPropagation(propagation)]
+    operations += [HideBelow(overlay.target if overlay else root)] if propagation == "rshared" else []
     operations.append(overlay or BindRootfs(root))
-    mounts = [_mount(mount, index, host_cgroups) for index, mount in enumerate(spec.mounts)]
+    ids = userns.maps(spec.linux)
+    mounts = [compile_mount(mount, f"mounts[{at}]", bundle, host_cgroups, ids) for at, mount in enumerate(spec.mounts)]
     operations += mounts
     if not any(isinstance(one, BindMount) and os.path.normpath(one.target) == "/dev" for one in mounts):
         operations += _devices(spec.linux.devices)
@@ -108,32 +169,17 @@ def _devices(more: tuple[Device, ...]) -> list[Operation[Init]]:
     return operations + [MakeSymlink(path, target) for path, target in DEFAULT_LINKS]
 
 
-def _mount(mount: Mount, index: int, host_cgroups: str) -> Operation[Init]:
-    """Return a mount's operation. ``host_cgroups`` is the host's cgroup2 mount for who has no cgroup namespace.
-
-    There a fresh cgroup2 mount would change the mount options of the whole machine's hierarchy (nsdelegate and others
-    belong to it, not to a mount): the host's mount is shown instead.
-    """
-    found = options.parse(mount.options, f"mounts[{index}].options")
-    if mount.type in {"cgroup", "cgroup2"} and host_cgroups:
-        return BindMount(host_cgroups, mount.destination, found.attributes, cause=mount.cause)
-    if found.bind or mount.type == "bind":
-        return BindMount(
-            mount.source, mount.destination, found.attributes, found.recursive, found.propagation, mount.cause
-        )
-    fstype = "cgroup2" if mount.type == "cgroup" else mount.type
-    source = mount.source or fstype
-    return MountFilesystem(fstype, source, mount.destination, found.attributes, found.data, mount.cause)
-
-
 def _identity(spec: Spec, new: tuple[str, ...]) -> list[Operation[Init]]:
     operations: list[Operation[Init]] = [SetHostname(spec.hostname)] if spec.hostname and "uts" in new else []
     return operations + plan_sysctls({"kernel.domainname": spec.domainname} if spec.domainname else {}, new)
 
 
-def compile_birth() -> list[Operation[Init]]:
-    """Return what comes first in a process that will be a container's: it lets go of what it has of the shim."""
-    return [Undumpable(), CloseInherited(), SetUmask(0)]
+def compile_birth(preserved: int = 0) -> list[Operation[Init]]:
+    """Return what comes first in a process that will be a container's: it lets go of what it has of the shim.
+
+    ``preserved`` descriptors from 3 on stay open: the caller's, meant for the program.
+    """
+    return [Undumpable(), CloseInherited(tuple(range(3, 3 + preserved))), SetUmask(0), NewKeyring()]
 
 
 def compile_oom_score(process: Process) -> list[SetOomScoreAdj]:
@@ -141,15 +187,42 @@ def compile_oom_score(process: Process) -> list[SetOomScoreAdj]:
     return [] if process.oom_score_adj is None else [SetOomScoreAdj(process.oom_score_adj)]
 
 
-def compile_process(process: Process, last_cap: int, *, console: bool) -> list[Operation[Init]]:
-    """Return the operations that turn a stage inside a container into ``process``: the tail of init, and of exec."""
+def compile_labels(process: Process) -> list[Operation[object]]:
+    """Return what asks the security modules to confine the program: early, through the host's /proc as well."""
+    operations: list[Operation[object]] = []
+    if process.apparmor_profile:
+        operations.append(SetAppArmorProfile(process.apparmor_profile))
+    if process.selinux_label:
+        operations.append(SetSelinuxLabel(process.selinux_label))
+    return operations
+
+
+def compile_affinity(affinity: Affinity) -> tuple[list[Operation[object]], list[Operation[object]]]:
+    """Return what chooses an exec'd process's CPUs: in its stage, and when it is in the container's cgroup."""
+    initial, final = (
+        [SetAffinity(cpu_list(text, f"process.execCPUAffinity.{name}"))] if text else []
+        for name, text in (("initial", affinity.initial), ("final", affinity.final))
+    )
+    return [*initial], [*final]
+
+
+def compile_process(
+    process: Process, last_cap: int, *, console: bool, filter: Filter | None = None
+) -> list[Operation[Init]]:
+    """Return the operations that turn a stage inside a container into ``process``: the tail of init, and of exec.
+
+    Loading a filter needs no_new_privs or CAP_SYS_ADMIN: without the one, the other is kept until execve takes it.
+    """
     if not process.args:
         raise InvalidInput("use the spec", "process.args is empty", "name a command")
+    if not process.cwd.startswith("/"):
+        raise InvalidInput("use the spec", f"process.cwd, {process.cwd!r}, is not absolute", "begin it with /")
     size = process.console_size
-    terminal = OpenTerminal(size.height if size else 0, size.width if size else 0, console)
+    terminal = OpenTerminal(size.height if size else 0, size.width if size else 0, console, process.user.uid)
     sets, user = process.capabilities, process.user
     operations: list[Operation[Init]] = [NewSession(), terminal if process.terminal else Stdio()]
     operations += [SetRlimit(limit.type, limit.soft, limit.hard) for limit in process.rlimits]
+    operations += _scheduling(process)
     operations += [NoNewPrivileges()] if process.no_new_privileges else []
     operations += [
         Chdir(process.cwd),
@@ -162,12 +235,25 @@ def compile_process(process: Process, last_cap: int, *, console: bool) -> list[O
             permitted=numbers(sets.permitted),
             inheritable=numbers(sets.inheritable),
             ambient=numbers(sets.ambient),
+            until_execve=numbers(["CAP_SYS_ADMIN"] if filter and not process.no_new_privileges else []),
         ),
         SetUmask(0o022 if user.umask is None else user.umask),
         FindExecutable(process.args[0], search_path(process.env)),
+        *([] if any(entry.startswith("HOME=") for entry in process.env) else [FindHome(user.uid)]),
         WaitForStart(),
+        *([LoadFilter(filter)] if filter else []),
         Execute(process.args, process.env),
     ]
+    return operations
+
+
+def _scheduling(process: Process) -> list[Operation[Init]]:
+    """Return what needs CAP_SYS_NICE, and so comes before rights are given up."""
+    asked, io = process.scheduler, process.io_priority
+    operations: list[Operation[Init]] = [SetIoPriority(io.level, io.priority)] if io else []
+    if asked:
+        times = (asked.runtime, asked.deadline, asked.period)
+        operations.append(SetScheduler(asked.policy, asked.flags, asked.nice, asked.priority, *times))
     return operations
 
 

@@ -3,8 +3,8 @@
     shim ─ plan.shim (cgroup) ─ clone3 ───────────────────▶ init ─ plan.inside … ready
        or                     └ fork ▶ stage ─ setns(pid) ─ clone3(CLONE_PARENT) ▶ init
 
-The stage is needed only to join a PID namespace: that takes effect in the next child. With CLONE_PARENT init is the
-shim's own child all the same.
+The stage is needed to join a PID namespace or to set clocks, which both take effect in the next child, and around a
+user namespace: see userns.py. With CLONE_PARENT init is the shim's own child all the same.
 """
 
 import os
@@ -16,11 +16,14 @@ from msgspec import Struct, field
 from minirt import journal
 from minirt.cgroups import lifecycle
 from minirt.errors import MinirtError, ShimError, StepFailed
-from minirt.linux import operation, process
+from minirt.linux import fds, operation, process
 from minirt.linux.operation import Operation
 from minirt.oci import sync
 from minirt.oci.init import Init
 from minirt.oci.plan import Plan
+from minirt.security.seccomp import Filter
+
+SECCOMP_SET_MODE_FILTER = 1
 
 
 class Launched(Struct):
@@ -45,10 +48,32 @@ def launch(plan: Plan, stdio: tuple[int, int, int]) -> Launched:
     operation.run(list(plan.shim), None)
     cgroup_fd = lifecycle.open_fd(plan.cgroup) if plan.cgroup else -1
     try:
-        return spawn(plan.stage, plan.clone_flags, plan.inside, stdio, cgroup_fd, plan.describe_clone())
+        launched = spawn(plan.stage, plan.clone_flags, plan.inside, stdio, cgroup_fd, plan.describe_clone())
     finally:
         if cgroup_fd >= 0:
             os.close(cgroup_fd)
+    if plan.uid_map:
+        _map_ids(launched, plan)
+    return launched
+
+
+def _map_ids(launched: Launched, plan: Plan) -> None:
+    """Write the maps of init's user namespace, uids before gids, and tell it; if that fails, see init's end.
+
+    setgroups stays allowed: only a writer without CAP_SETGID outside would have to give it up first.
+    Source: user_namespaces(7), "Defining user and group ID mappings"
+    """
+    try:
+        for name, lines in (("uid_map", plan.uid_map), ("gid_map", plan.gid_map)):
+            fds.write_file(f"/proc/{launched.pid}/{name}", "".join(f"{a} {b} {n}\n" for a, b, n in lines))
+        sync.send(launched.sync, {"type": "mapped"})
+    except OSError as error:
+        launched.sync.close()
+        os.close(launched.pidfd)
+        os.waitpid(launched.pid, 0)
+        what = "map the ids of the container's user namespace"
+        do = "do its linux.uidMappings or linux.gidMappings overlap, or lead to ids that minirt itself does not have?"
+        raise StepFailed.from_os_error(what, error, stage=journal.stage, step="write", do=do) from error
 
 
 def spawn(
@@ -77,6 +102,19 @@ def spawn(
             outer.close()
             raise
     return Launched(pid, pidfd, outer, warnings)
+
+
+def note_last_step(filter: Filter | None, command: str, pid: int, error: MinirtError | None = None) -> None:
+    """Record what init did in C, out of the journal's sight: its filter's loading, and its execve if it came to that.
+
+    ``error`` is what it reported; without one both have succeeded.
+    """
+    number, step = getattr(error, "errno", 0), getattr(error, "step", "")
+    if filter:
+        arguments = journal.shown((SECCOMP_SET_MODE_FILTER, filter.flags, filter.length))
+        journal.note("seccomp", arguments, number if step == "seccomp" else 0, pid=pid, of="init")
+    if step != "seccomp":
+        journal.note("execve", command, number, pid=pid, of="init")
 
 
 def _clone_in_stage(
@@ -130,11 +168,12 @@ def _stage(
         sync.send_steps_to(report)
     try:
         tasks = os.open("/proc/self/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        operation.run(list(stage), Init(report, stdio))
+        context = Init(report, stdio)
+        operation.run(list(stage), context)
         pid, pidfd = process.clone3(clone_flags | process.CLONE_PARENT, cgroup_fd, tasks)
         if pid == 0:
             report.close()
-            _inside(inside, stdio, inner)
+            _inside(inside, stdio, inner, context.prepared)
         sync.send(report, {"type": "cloned", "pid": pid}, pidfd)
         os._exit(0)
     except BaseException as error:  # noqa: BLE001  a stage must never return into its parent's code
@@ -142,13 +181,18 @@ def _stage(
         os._exit(125)
 
 
-def _inside(inside: tuple[Operation[Init], ...], stdio: tuple[int, int, int], pair: socket.socket) -> NoReturn:
+def _inside(
+    inside: tuple[Operation[Init], ...],
+    stdio: tuple[int, int, int],
+    pair: socket.socket,
+    prepared: list[int] | None = None,
+) -> NoReturn:
     """Be init: from here on only the plan, and never back."""
     try:
         journal.stage = "init"
         if journal.sink:
             sync.send_steps_to(pair)
-        operation.run(list(inside), Init(pair, stdio))
+        operation.run(list(inside), Init(pair, stdio, prepared=prepared or []))
     except BaseException as error:  # noqa: BLE001  init must never return into its parent's code
         _report_failure(pair, error)
     os._exit(125)

@@ -11,29 +11,34 @@ import socket
 import stat
 import termios
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from minirt import journal
 from minirt.errors import CommandNotFound, MinirtError, StepFailed
-from minirt.linux import fds, mount, prctl
+from minirt.linux import fds, mount, prctl, process
 from minirt.linux._native import ffi, lib
 from minirt.linux.operation import Operation
 from minirt.namespaces import inroot
 from minirt.oci import sync
+from minirt.security.seccomp import Filter
 
 PTMX = os.makedev(5, 2)
 TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
+PASSWD_BYTES = 1 << 20
 
 
 class Init(Struct):
-    """What init's operations hand to each other."""
+    """What init's operations hand to each other; ``prepared`` are mounts that its stage made and it is to attach."""
 
     sync: socket.socket
     stdio: tuple[int, int, int]
     rootfs_fd: int = -1
     empty_fd: int = -1
     executable: str = ""
+    home: str = ""
+    filter: Filter | None = None
+    prepared: list[int] = field(default_factory=list)
 
     def warn(self, text: str) -> None:
         """Tell the shim of something optional that could not be done."""
@@ -55,13 +60,16 @@ class Undumpable(Operation[Init], frozen=True):
 class CloseInherited(Operation[Init], frozen=True):
     """Close what a fork of the shim brings along: the host's files must not be in reach from the container."""
 
+    keep: tuple[int, ...] = ()
+
     def describe(self) -> str:
         """Return the operation in words."""
         return "close_range all but stdio and the socket to the shim"
 
     def execute(self, context: Init) -> None:
         """Close them."""
-        journal.step("close_range", fds.close_all_but, {0, 1, 2, context.sync.fileno(), *context.stdio})
+        kept = {0, 1, 2, context.sync.fileno(), *context.stdio, *context.prepared, *self.keep}
+        journal.step("close_range", fds.close_all_but, kept)
 
 
 class NewSession(Operation[Init], frozen=True):
@@ -74,6 +82,21 @@ class NewSession(Operation[Init], frozen=True):
     def execute(self, context: Init) -> None:
         """Become a session leader."""
         journal.step("setsid", os.setsid)
+
+
+class NewKeyring(Operation[Init], frozen=True):
+    """Leave the session keyring of whoever started this: its keys are the host's, and no namespace hides them."""
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return "keyctl KEYCTL_JOIN_SESSION_KEYRING, a new one"
+
+    def execute(self, context: Init) -> None:
+        """Make one; warn and go on where the kernel has no keys, or a filter around minirt forbids them."""
+        try:
+            process.join_session_keyring()
+        except OSError as error:
+            context.warn(f"the container shares the host's session keyring: {error.strerror}")
 
 
 class Stdio(Operation[Init], frozen=True):
@@ -95,6 +118,7 @@ class OpenTerminal(Operation[Init], frozen=True):
     height: int = 0
     width: int = 0
     console: bool = True
+    uid: int = 0
 
     def describe(self) -> str:
         """Return the operation in words."""
@@ -109,6 +133,8 @@ class OpenTerminal(Operation[Init], frozen=True):
         slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         if self.height:
             termios.tcsetwinsize(slave, (self.height, self.width))
+        if self.uid:
+            os.fchown(slave, self.uid, -1)
         fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
         if self.console:
             self._bind_console(context, slave)
@@ -227,11 +253,49 @@ class WaitForStart(Operation[Init], frozen=True):
             os._exit(125)
 
 
+class FindHome(Operation[Init], frozen=True):
+    """Look the user's home up where the environment has no HOME, as runc does."""
+
+    uid: int
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"find the home of user {self.uid} in /etc/passwd"
+
+    def execute(self, context: Init) -> None:
+        """Take the first line of the user's; / where there is none. The file is the container's: nothing is trusted."""
+        try:
+            fd = os.open("/etc/passwd", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError:
+            context.home = "/"
+            return
+        with fds.closing(fd):
+            text = os.read(fd, PASSWD_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        rows = (line.split(b":") for line in text.splitlines())
+        homes = [row[5] for row in rows if len(row) == 7 and row[2] == str(self.uid).encode()]
+        context.home = os.fsdecode(homes[0]) if homes and homes[0].startswith(b"/") else "/"
+
+
+class LoadFilter(Operation[Init], frozen=True):
+    """Filter the container's system calls, from its execve on: ``Execute`` loads it, for no Python may run under it."""
+
+    filter: Filter
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return f"seccomp SECCOMP_SET_MODE_FILTER, {self.filter.length} instructions"
+
+    def execute(self, context: Init) -> None:
+        """Hand it to the last step."""
+        context.filter = self.filter
+
+
 class Execute(Operation[Init], frozen=True):
-    """Become the program: signals to default, everything but 0-2 closed, execve. All in C, and for good."""
+    """Become the program: signals to default, all but 0-2 closed, the filter loaded, execve. In C, and for good."""
 
     args: tuple[str, ...]
     env: tuple[str, ...] = ()
+    preserved: int = 0
 
     def describe(self) -> str:
         """Return the operation in words."""
@@ -239,8 +303,11 @@ class Execute(Operation[Init], frozen=True):
 
     def execute(self, context: Init) -> None:
         """Never return: the program runs, or C reports the errno and exits."""
-        keep = [ffi.new("char[]", text.encode()) for text in (*self.args, *self.env)]
+        env = (*self.env, f"HOME={context.home}") if context.home else self.env
+        keep = [ffi.new("char[]", os.fsencode(text)) for text in (*self.args, *env)]
         argv = ffi.new("char *[]", [*keep[: len(self.args)], ffi.NULL])
         envp = ffi.new("char *[]", [*keep[len(self.args) :], ffi.NULL])
-        path = context.executable.encode()
-        lib.rt_exec(path, argv, envp, ffi.NULL, 0, 0, context.sync.fileno())
+        path, found = context.executable.encode(), context.filter
+        program = ffi.from_buffer("char[]", found.program) if found else ffi.NULL
+        length, flags = (found.length, found.flags) if found else (0, 0)
+        lib.rt_exec(path, argv, envp, program, length, flags, context.sync.fileno(), 3 + self.preserved)

@@ -9,7 +9,7 @@ from minirt.errors import Unsupported
 from minirt.linux import mount
 from minirt.namespaces.rootfs import PROPAGATION
 
-ATIME = mount.MOUNT_ATTR_NOATIME | mount.MOUNT_ATTR_STRICTATIME
+ATIME = mount.MOUNT_ATTR__ATIME
 CHANGES = {
     "ro": (0, mount.MOUNT_ATTR_RDONLY),
     "rw": (mount.MOUNT_ATTR_RDONLY, 0),
@@ -20,43 +20,81 @@ CHANGES = {
     "noexec": (0, mount.MOUNT_ATTR_NOEXEC),
     "exec": (mount.MOUNT_ATTR_NOEXEC, 0),
     "noatime": (ATIME, mount.MOUNT_ATTR_NOATIME),
+    "atime": (mount.MOUNT_ATTR_NOATIME, 0),
     "strictatime": (ATIME, mount.MOUNT_ATTR_STRICTATIME),
+    "nostrictatime": (mount.MOUNT_ATTR_STRICTATIME, 0),
     "relatime": (ATIME, 0),
-    "defaults": (0, 0),
+    "norelatime": (0, 0),
+    "nodiratime": (0, mount.MOUNT_ATTR_NODIRATIME),
+    "diratime": (mount.MOUNT_ATTR_NODIRATIME, 0),
+    "nosymfollow": (0, mount.MOUNT_ATTR_NOSYMFOLLOW),
+    "symfollow": (mount.MOUNT_ATTR_NOSYMFOLLOW, 0),
 }
 """The attributes that an option takes away, and those it gives: the last word counts, as for mount(8)."""
 
+BELOW = {f"r{option}": change for option, change in CHANGES.items()}
+"""The recursive family: the same for the mount and for each mounted in it."""
+
+SILENT = {"defaults", "silent", "loud"}
 BINDS = {"bind", "rbind"}
-REFUSED = {"tmpcopyup", "idmap", "ridmap", "rro", "rrw", "rnosuid", "rnodev", "rnoexec", "rnoatime", "rstrictatime"}
+IDMAPS = {"idmap", "ridmap"}
+KNOWN = {*CHANGES, *BELOW, *SILENT, *BINDS, *IDMAPS, *PROPAGATION, "tmpcopyup"}
+REFUSED = {"remount"}
+
+
+class Attributes(Struct, frozen=True):
+    """Attributes of a mount that are given, and those that are taken away."""
+
+    given: int = 0
+    taken: int = 0
+
+    def then(self, change: tuple[int, int]) -> "Attributes":
+        """Return these after one more option."""
+        taken, given = change
+        return Attributes(self.given & ~taken | given, self.taken & ~given | taken)
 
 
 class MountOptions(Struct, frozen=True):
-    """One mount's options: attribute bits, what the file system itself reads, bind or not, propagation flags."""
+    """One mount's options.
 
-    attributes: int = 0
+    ``attributes`` are the mount's own, ``below`` those of it and of all mounted in it; ``data`` is what the file
+    system itself reads; ``propagation`` is 0 when none is asked for; ``idmap`` is "", "idmap" or "ridmap".
+    """
+
+    attributes: Attributes = Attributes()
+    below: Attributes = Attributes()
     data: tuple[tuple[str, str | None], ...] = ()
     bind: bool = False
     recursive: bool = False
-    propagation: int = mount.MS_PRIVATE
+    propagation: int = 0
+    copy_up: bool = False
+    idmap: str = ""
 
 
-def parse(options: tuple[str, ...], field: str) -> MountOptions:
-    """Sort options; ``field`` names them in an error.
+def parse(options: tuple[str, ...], field: str, *, bind: bool = False) -> MountOptions:
+    """Sort options; ``field`` names them in an error, ``bind`` says that the mount's type is ``bind``.
 
     Raises:
         Unsupported: an option that the spec knows and this version does not, or that a bind mount cannot heed.
     """
-    attributes, propagation = 0, mount.MS_PRIVATE
-    own: list[str] = []
+    attributes, below = Attributes(), Attributes()
     for option in options:
-        cleared, given = CHANGES.get(option, (0, 0))
-        attributes = attributes & ~cleared | given
-        propagation = PROPAGATION.get(option, propagation) & ~mount.MS_REC
-        if option not in CHANGES and option not in PROPAGATION and option not in BINDS:
-            own.append(option)
-    is_bind = not BINDS.isdisjoint(options)
+        attributes = attributes.then(CHANGES.get(option, (0, 0)))
+        below = below.then(BELOW.get(option, (0, 0)))
+    bind = bind or not BINDS.isdisjoint(options)
+    own = [option for option in options if option not in KNOWN]
     for option in own:
-        if option in REFUSED or is_bind:
+        if option in REFUSED or bind:
             raise Unsupported(f"use {field}", f"the mount option {option!r} is not supported", "leave it out")
-    data = tuple((key, value if sign else None) for key, sign, value in (option.partition("=") for option in own))
-    return MountOptions(attributes, data, is_bind, "rbind" in options, propagation)
+    if bind and "tmpcopyup" in options:
+        raise Unsupported(f"use {field}", "tmpcopyup needs a new tmpfs, and this is a bind mount", "leave it out")
+    return MountOptions(
+        attributes,
+        below,
+        tuple((key, value if sign else None) for key, sign, value in (option.partition("=") for option in own)),
+        bind,
+        "rbind" in options,
+        next((PROPAGATION[option] for option in reversed(options) if option in PROPAGATION), 0),
+        "tmpcopyup" in options,
+        next((option for option in ("ridmap", "idmap") if option in options), ""),
+    )

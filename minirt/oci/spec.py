@@ -1,21 +1,26 @@
-"""The OCI runtime spec's config.json, in types: what of it this version does, and no more.
+"""The OCI runtime spec's config.json, in types.
 
-A field that is not here is refused by name (``forbid_unknown_fields``), never ignored.
+A field that is not here is refused by name (``forbid_unknown_fields``), never ignored; of those that are here, some
+are refused when they ask for something: see refusals.py.
 Source: https://github.com/opencontainers/runtime-spec/blob/main/config.md and config-linux.md
 """
 
-from pathlib import Path
-from typing import Any, Literal
+import os
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import Struct, field
 
 from minirt.cgroups.resources import Resources
 from minirt.errors import InvalidInput
+from minirt.oci.hooks import Hooks
+from minirt.security.profile import Seccomp
 
-VERSION = "1.2.0"
-Propagation = Literal["", "private", "rprivate", "slave", "rslave"]
-NamespaceKind = Literal["mount", "pid", "uts", "ipc", "network", "cgroup"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Propagation = Literal["", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"]
+NamespaceKind = Literal["mount", "pid", "uts", "ipc", "network", "cgroup", "time", "user"]
 
 
 class User(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
@@ -25,6 +30,7 @@ class User(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=Tru
     gid: int = 0
     umask: int | None = None
     additional_gids: tuple[int, ...] = ()
+    username: str = ""
 
 
 class Capabilities(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
@@ -52,10 +58,36 @@ class ConsoleSize(Struct, forbid_unknown_fields=True, frozen=True):
     width: int
 
 
+class Scheduler(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """A scheduling policy (SCHED_FIFO) and its attributes; the times are SCHED_DEADLINE's, in ns."""
+
+    policy: str
+    nice: int = 0
+    priority: int = 0
+    flags: tuple[str, ...] = ()
+    runtime: int = 0
+    deadline: int = 0
+    period: int = 0
+
+
+class IoPriority(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """How soon I/O is served: IOPRIO_CLASS_RT, _BE or _IDLE, and 0 (first) to 7."""
+
+    level: str = field(name="class")
+    priority: int = 0
+
+
+class Affinity(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """The CPUs (``0-3,7``) of an exec'd process: before it is in the container's cgroup, and from then on."""
+
+    initial: str = ""
+    final: str = ""
+
+
 class Process(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
     """A process to execute: the container's init, or an exec'd one."""
 
-    args: tuple[str, ...]
+    args: tuple[str, ...] = ()
     cwd: str = "/"
     env: tuple[str, ...] = ()
     user: User = User()
@@ -65,6 +97,12 @@ class Process(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=
     rlimits: tuple[Rlimit, ...] = ()
     no_new_privileges: bool = False
     oom_score_adj: int | None = None
+    apparmor_profile: str = ""
+    selinux_label: str = ""
+    scheduler: Scheduler | None = None
+    io_priority: IoPriority | None = None
+    exec_cpu_affinity: Affinity = field(default=Affinity(), name="execCPUAffinity")
+    command_line: str = ""
 
 
 class Root(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
@@ -74,13 +112,23 @@ class Root(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     readonly: bool = False
 
 
-class Mount(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
-    """One mount; ``options`` are those of mount(8), propagation among them."""
+class IdMapping(Struct, forbid_unknown_fields=True, frozen=True):
+    """A line of a map of ids. Of a mount: ``container_id`` is the id on disk, ``host_id`` what it is shown as."""
+
+    container_id: int = field(name="containerID")
+    host_id: int = field(name="hostID")
+    size: int
+
+
+class Mount(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
+    """One mount; ``options`` are those of mount(8), propagation among them; the mappings are for its files' ids."""
 
     destination: str
     type: str = ""
     source: str = ""
     options: tuple[str, ...] = ()
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
 
     @property
     def cause(self) -> str:
@@ -107,17 +155,40 @@ class Device(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=T
     gid: int = 0
 
 
+class TimeOffset(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """How far ahead of the host's a clock is."""
+
+    secs: int = 0
+    nanosecs: int = 0
+
+
+class Personality(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
+    """The execution domain: LINUX or LINUX32."""
+
+    domain: str
+    flags: tuple[str, ...] = ()
+
+
 class Linux(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
     """What only Linux has."""
 
     namespaces: tuple[Namespace, ...] = ()
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
     cgroups_path: str = ""
     resources: Resources = Resources()
     devices: tuple[Device, ...] = ()
     sysctl: dict[str, str] = field(default_factory=dict)
     rootfs_propagation: Propagation = ""
+    seccomp: Seccomp | None = None
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
+    mount_label: str = ""
+    personality: Personality | None = None
+    time_offsets: dict[Literal["monotonic", "boottime"], TimeOffset] = field(default_factory=dict)
+    intel_rdt: dict[str, Any] | None = None
+    net_devices: dict[str, Any] = field(default_factory=dict)
+    memory_policy: dict[str, Any] | None = None
 
 
 class Spec(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
@@ -131,23 +202,29 @@ class Spec(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=Tru
     mounts: tuple[Mount, ...] = ()
     linux: Linux = Linux()
     annotations: dict[str, str] = field(default_factory=dict)
+    hooks: Hooks = Hooks()
+    solaris: dict[str, Any] | None = None
+    windows: dict[str, Any] | None = None
+    vm: dict[str, Any] | None = None
+    zos: dict[str, Any] | None = None
 
 
-def load(path: Path) -> Spec:
+def load(path: "str | os.PathLike[str]") -> Spec:
     """Return the spec in a config.json.
 
     Raises:
         InvalidInput: it is missing, is no JSON, or has a wrong or unsupported field (the message names its path).
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Spec)
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Spec)
     except OSError as error:
         raise InvalidInput(f"read {path}", error.strerror or str(error), "a bundle holds a config.json") from error
     except msgspec.DecodeError as error:
         raise InvalidInput(f"use {path}", str(error)) from error
 
 
-def save(spec: Spec, path: Path) -> None:
+def save(spec: Spec, path: "Path") -> None:
     """Write a spec as config.json, whole or not at all."""
     temporary = path.with_suffix(".new")
     temporary.write_bytes(msgspec.json.encode(spec))

@@ -1,5 +1,6 @@
 """What a container's init and its shim say to each other, over a SOCK_SEQPACKET pair, one JSON message a packet.
 
+    shim ──▶ init   {"type": "mapped"}          its user namespace, if it is in a new one, has its maps
     init ──▶ shim   {"type": "step", ...}       a journal record (only when the journal is on)
     init ──▶ shim   {"type": "warning", "text"} something optional could not be done
     init ──▶ shim   {"type": "terminal"} + fd   the master of the terminal it made
@@ -67,7 +68,8 @@ def failure(message: dict[str, Any], command: str) -> MinirtError:
     step, number = message["step"], message["errno"]
     if step == "execve":
         return exec_error(command, number)
-    return StepFailed(f"call {step} for {command!r}", os.strerror(number), errno=number, stage="init", step=step)
+    do = "see `seccomp` in minirt system check" if step == "seccomp" else ""
+    return StepFailed(f"call {step} for {command!r}", os.strerror(number), do, errno=number, stage="init", step=step)
 
 
 def exec_error(command: str, number: int) -> StepFailed:

@@ -1,1 +1,1 @@
-"""Capabilities, rlimits, no_new_privs."""
+"""Capabilities, seccomp, rlimits, no_new_privs."""

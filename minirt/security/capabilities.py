@@ -12,7 +12,6 @@ Source: capabilities(7), include/uapi/linux/capability.h
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from msgspec import Struct
 
@@ -142,11 +141,12 @@ def names_in(bits: int) -> tuple[str, ...]:
 
 def last_cap() -> int:
     """Return the number of the kernel's last capability. Source: proc_sys_kernel(5)."""
-    return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    with open("/proc/sys/kernel/cap_last_cap") as file:
+        return int(file.read())
 
 
 def held_here() -> frozenset[str]:
     """Return what this process can give to a container: its bounding set, of those this version knows by name."""
-    status = Path("/proc/self/status").read_text()
-    bits = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapBnd:"))
+    with open("/proc/self/status") as status:
+        bits = next(int(line.split()[1], 16) for line in status if line.startswith("CapBnd:"))
     return frozenset(names_in(bits)) & NUMBERS.keys()

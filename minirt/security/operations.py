@@ -1,9 +1,15 @@
 """What a container's init gives up, in this order, before it executes its program.
 
-    rlimits ─ oom_score_adj ─ no_new_privs ─ bounding set ─ keepcaps, groups, gid, uid, capset, ambient ─ execve
+    rlimits ─ oom_score_adj ─ no_new_privs ─ bounding set ─ keepcaps, groups, gid, uid, capset, ambient
+        ─ seccomp, execve
 
 The bounding set goes while CAP_SETPCAP is still there; capabilities outlast the change of uid by PR_SET_KEEPCAPS and
 are then cut to size; ambient ones can be raised only when they are permitted and inheritable. As in runc.
+
+A seccomp filter is the very last, so that it need not allow any of this. Who has no no_new_privs needs CAP_SYS_ADMIN
+for it, and so keeps that one until execve, which computes the permitted and effective sets anew from the bounding, the
+inheritable and the ambient set: whatever they were before is lost. (runc and crun load the filter before they change
+over instead, and profiles have to allow capset and setresuid.)
 
 Source: capabilities(7), prctl(2), credentials(7)
 """
@@ -133,7 +139,10 @@ class DropBounding(Operation[object], frozen=True):
 
 
 class SetCredentials(Operation[Warns], frozen=True):
-    """Become the user, with exactly these capabilities (by number), as far as this process can give them."""
+    """Become the user, with exactly these capabilities (by number), as far as this process can give them.
+
+    ``until_execve`` are permitted and effective besides, for what comes before the execve, which takes them.
+    """
 
     uid: int
     gid: int
@@ -142,13 +151,15 @@ class SetCredentials(Operation[Warns], frozen=True):
     permitted: frozenset[int] = frozenset()
     inheritable: frozenset[int] = frozenset()
     ambient: frozenset[int] = frozenset()
+    until_execve: frozenset[int] = frozenset()
 
     def describe(self) -> str:
         """Return one line."""
         groups = f" groups {','.join(map(str, self.groups))}" if self.groups else ""
         held = _names(self.permitted) or "none"
         raised = f", ambient {_names(self.ambient)}" if self.ambient else ""
-        return f"setresuid {self.uid}, setresgid {self.gid}{groups}; capset {held}{raised}"
+        kept = f", {_names(self.until_execve)} until execve" if self.until_execve else ""
+        return f"setresuid {self.uid}, setresgid {self.gid}{groups}; capset {held}{kept}{raised}"
 
     def execute(self, context: Warns, /) -> None:
         """Change over; warn of what cannot be given, and go on without, as the OCI spec asks of runtimes."""
@@ -159,7 +170,8 @@ class SetCredentials(Operation[Warns], frozen=True):
         journal.step("setgroups", os.setgroups, self.groups)
         journal.step("setresgid", os.setresgid, self.gid, self.gid, self.gid)
         journal.step("setresuid", os.setresuid, self.uid, self.uid, self.uid)
-        capability.capset(mask(self.effective) & held, mask(self.permitted) & held, mask(self.inheritable) & held)
+        effective, permitted = mask(self.effective | self.until_execve), mask(self.permitted | self.until_execve)
+        capability.capset(effective & held, permitted & held, mask(self.inheritable) & held)
         prctl.ambient_clear()
         for number in sorted(self.ambient):
             self._raise(number, context)

@@ -54,7 +54,7 @@ class Container:
         self._oom: OomWatch | None = None
         self._oom_seen = (0, 0.0)
         self._killed = False
-        self._warnings: list[str] = []
+        self._warnings = list(plan.warnings)
         self._grace: Timer | None = None
         self._error: MinirtError | None = None
         self._starting = False
@@ -169,7 +169,7 @@ class Container:
         self._close_sync()
         if self._pending and self._ready and not self._error:
             assert self._launched
-            journal.note("execve", self.plan.command, pid=self._launched.pid, of="init")
+            executor.note_last_step(self.plan.filter, self.plan.command, self._launched.pid)
             warnings = tuple(self._warnings)
             self._update(structs.replace(self.status, state="running", started_at=time.time_ns(), warnings=warnings))
             if not self._error:
@@ -178,8 +178,7 @@ class Container:
     def _failed(self, error: MinirtError) -> None:
         """Keep the error for ``exited``, which comes at once: init leaves after its last word."""
         if self._ready and self._launched:
-            number = getattr(error, "errno", 0)
-            journal.note("execve", self.plan.command, number, pid=self._launched.pid, of="init")
+            executor.note_last_step(self.plan.filter, self.plan.command, self._launched.pid, error)
         self._error = error
 
     # --- end

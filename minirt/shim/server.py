@@ -14,12 +14,14 @@ from typing import Any
 
 from minirt import journal, paths
 from minirt.cgroups import tree
-from minirt.errors import Conflict, InvalidInput, MinirtError, NotFound, ShimError, StepFailed
+from minirt.errors import Conflict, InvalidInput, MinirtError, NotFound, ShimError, StepFailed, Unsupported
 from minirt.linux import fds, prctl
 from minirt.namespaces.rootfs import MountOverlay
 from minirt.oci import spec as specs
 from minirt.oci.compile import compile_spec
+from minirt.oci.hooks import Hooks
 from minirt.pod import sandbox
+from minirt.security import seccomp
 from minirt.shim import protocol
 from minirt.shim.client import short_address
 from minirt.shim.container import Container, Reply, exit_of
@@ -175,12 +177,15 @@ class Shim:
         if request.container in self._containers:
             raise Conflict(f"create {request.container}", "it exists already")
         spec = specs.load(Path(request.bundle) / "config.json")
+        if spec.hooks != Hooks():
+            raise Unsupported("use the spec", "hooks are run by minirt-oci, not by a shim", "leave them out")
         overlay = None
         if request.overlay:
             layers = request.overlay
             target = os.path.join(request.bundle, spec.root.path)
             overlay = MountOverlay(layers.lowers, layers.upper, layers.work, target)
-        plan = compile_spec(spec, request.bundle, overlay, self._tree, self._last_cap)
+        filter = seccomp.filter_of(spec.linux.seccomp)
+        plan = compile_spec(spec, request.bundle, overlay, self._tree, self._last_cap, filter)
         container = Container(self._loop, request.container, plan, self._changed)
         self._containers[request.container] = container
         with journal.because(request.cause):

@@ -1,8 +1,4 @@
-"""Exec sessions: one more process in a running container.
-
-The stage joins init's namespaces through its pidfd, and clones the process into init's cgroup. The cgroup namespace is
-joined by the process itself: seen from inside of it, where ``nsdelegate`` is on, the stage's own cgroup does not exist,
-and clone3 would refuse to leave it (ENOENT).
+"""Exec sessions: one more process in a running container (minirt.oci.joining).
 
 Its stdio are the caller's own pipes, or a terminal whose master the caller gets: the shim copies nothing.
 """
@@ -14,29 +10,12 @@ from minirt import journal
 from minirt.cgroups import lifecycle
 from minirt.errors import Conflict, MinirtError, ShimError
 from minirt.linux import process
-from minirt.linux.operation import Operation
-from minirt.namespaces.kinds import FLAGS
-from minirt.oci import executor, sync
-from minirt.oci.compile import compile_birth, compile_oom_score, compile_process
-from minirt.oci.init import Init, Undumpable
+from minirt.oci import executor, joining, sync
+from minirt.oci.compile import compile_process
+from minirt.oci.joining import personality_of
 from minirt.oci.spec import Process
 from minirt.shim.container import Container, Reply
 from minirt.shim.loop import Loop
-
-
-class JoinProcess(Operation[object], frozen=True):
-    """Join the namespaces that a process is in. A PID namespace takes effect for the next child."""
-
-    pidfd: int
-    flags: int
-
-    def describe(self) -> str:
-        """Return the operation in words."""
-        return "setns into the namespaces of the container's init"
-
-    def execute(self, context: object) -> None:
-        """Join them all at once."""
-        process.setns(self.pidfd, self.flags)
 
 
 class Session:
@@ -49,7 +28,7 @@ class Session:
         self.waiters: list[Reply] = []
         self._loop = loop
         self._spec = spec
-        self._inside = (*compile_birth(), *compile_process(spec, last_cap, console=False))
+        self._inside = tuple(compile_process(spec, last_cap, console=False, filter=container.plan.filter))
         self._launched: executor.Launched | None = None
         self._started: Reply | None = None
         self._master = -1
@@ -74,21 +53,10 @@ class Session:
         cgroup = container.plan.cgroup
         if cgroup and lifecycle.is_frozen(cgroup):
             raise Conflict(f"exec in {container.id}", "it is paused", "resume it first")
-        cgroup_fd = lifecycle.open_fd(lifecycle.entrance(cgroup, container.pid)) if cgroup else -1
-        pidfd = process.pidfd_open(container.pid)
         self._started = started
-        try:
-            stage: tuple[Operation[Init], ...] = (
-                Undumpable(),
-                *compile_oom_score(self._spec),
-                JoinProcess(pidfd, sum(flag for kind, flag in FLAGS.items() if kind != "cgroup")),
-            )
-            inside: tuple[Operation[Init], ...] = (JoinProcess(pidfd, FLAGS["cgroup"]), *self._inside)
-            self._launched = executor.spawn(stage, 0, inside, stdio, cgroup_fd, "clone3 into the container")
-        finally:
-            os.close(pidfd)
-            if cgroup_fd >= 0:
-                os.close(cgroup_fd)
+        plan = container.plan
+        host = joining.Host(container.pid, cgroup, plan.has_clocks, personality_of(plan), has_user=plan.has_user)
+        self._launched = joining.launch(host, self._spec, self._inside, stdio)
         self._launched.sync.setblocking(False)
         self._loop.watch(self._launched.sync.fileno(), self._on_sync)
 
@@ -107,7 +75,7 @@ class Session:
         """End of file: after its way through the gate it means that execve has closed the other end."""
         self._close_sync()
         if self._at_gate and not self._error:
-            journal.note("execve", self._spec.args[0], pid=self.pid, of="init")
+            executor.note_last_step(self.container.plan.filter, self._spec.args[0], self.pid)
             self._answer({"pid": self.pid})
 
     def _on_message(self, message: dict[str, Any], received: list[int]) -> None:
@@ -123,7 +91,7 @@ class Session:
         elif kind == "failed":
             self._error = sync.failure(message, self._spec.args[0])
             if self._at_gate:
-                journal.note("execve", self._spec.args[0], getattr(self._error, "errno", 0), pid=self.pid, of="init")
+                executor.note_last_step(self.container.plan.filter, self._spec.args[0], self.pid, self._error)
 
     def signal(self, number: int) -> None:
         """Send it a signal. Raises Conflict when it has ended."""

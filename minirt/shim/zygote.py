@@ -99,6 +99,7 @@ def _run(requests: socket.socket) -> NoReturn:
         from minirt.linux import prctl
 
         prctl.set_name("minirt-zygote")
+        from minirt.cgroups import devices as devices  # which only containers with rules for them need
         from minirt.security.capabilities import last_cap
         from minirt.shim import server
 

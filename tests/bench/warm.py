@@ -27,14 +27,14 @@ from tests.peers import oci
 CGROUP = "/minirt-bench/warm"
 
 
-def make_bundle(directory: Path, root: Path) -> Path:
-    """Make the bundle that both run: /bin/true with docker's capabilities, masks and mounts."""
-    oci.bundle(directory, root, "/bin/true", hostname="bench")
+def make_bundle(directory: Path, root: Path, *command: str, cgroup: str = f"{CGROUP}/one") -> Path:
+    """Make the bundle that both run: /bin/true (or ``command``) with docker's capabilities, masks and mounts."""
+    oci.bundle(directory, root, *(command or ("/bin/true",)), hostname="bench")
     config: dict[str, Any] = json.loads((directory / "config.json").read_text())
     config["process"]["capabilities"] = {kind: list(DEFAULT) for kind in ("bounding", "effective", "permitted")}
     kinds = ("mount", "pid", "network", "ipc", "uts", "cgroup")
     config["linux"]["namespaces"] = [{"type": kind} for kind in kinds]
-    config["linux"]["cgroupsPath"] = f"{CGROUP}/one"
+    config["linux"]["cgroupsPath"] = cgroup
     (directory / "config.json").write_text(json.dumps(config))
     return directory
 
@@ -64,10 +64,13 @@ class Ours:
 
 
 class Crun:
-    """``crun run`` in a process that sees cgroup v2 at /sys/fs/cgroup, told to go over a pipe."""
+    """``crun WORDS…`` in a process that sees cgroup v2 at /sys/fs/cgroup, told to go over a pipe.
 
-    def __init__(self, bundle: Path, state: Path) -> None:
-        self._command = ["crun", "--root", str(state), "run", "--bundle", str(bundle), "bench"]
+    There may be several lists of words; calling it runs the last, ``run(number)`` another.
+    """
+
+    def __init__(self, state: Path, *lists: list[str]) -> None:
+        self._commands = [["crun", "--root", str(state), *words] for words in lists]
         self._go_r, self._go_w = os.pipe()
         self._done_r, self._done_w = os.pipe()
         self._pid = os.fork()
@@ -82,15 +85,19 @@ class Crun:
                 process.unshare(process.CLONE_NEWNS)
                 mount.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
                 mount.mount("none", "/sys/fs/cgroup", "cgroup2", 0)
-            while os.read(self._go_r, 1):
-                code = subprocess.run(self._command, check=False).returncode
+            while number := os.read(self._go_r, 1):
+                command = self._commands[number[0]]
+                code = subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode
                 os.write(self._done_w, bytes([code]))
             code = 0
         finally:
             os._exit(code)
 
     def __call__(self) -> None:
-        os.write(self._go_w, b"!")
+        self.run(len(self._commands) - 1)
+
+    def run(self, number: int) -> None:
+        os.write(self._go_w, bytes([number]))
         assert os.read(self._done_r, 1) == b"\0", "crun failed"
 
     def close(self) -> None:
@@ -99,20 +106,20 @@ class Crun:
 
 
 @contextlib.contextmanager
-def _no_cgroups_left() -> Iterator[None]:
+def no_cgroups_left(cgroup: str) -> Iterator[None]:
     from minirt.cgroups import lifecycle, tree
 
     try:
         yield
     finally:
-        lifecycle.remove(tree.find().at(CGROUP))
+        lifecycle.end(tree.find().at(cgroup))
 
 
 def bench(place: Path, root: Path, zygote: Zygote, runs: int) -> Result:
     """Return the ratio of a warm start to ``crun run``."""
     bundle = make_bundle(place / "bundle", root)
-    with _no_cgroups_left():
-        crun = Crun(bundle, Path("/run/crun"))
+    with no_cgroups_left(CGROUP):
+        crun = Crun(Path("/run/crun"), ["run", "--bundle", str(bundle), "bench"])
         ours = Ours(zygote, bundle)
         try:
             timings = interleaved({"minirt": ours, "crun": crun}, runs)

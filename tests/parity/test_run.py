@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from minirt.security.capabilities import held_here
 from tests.command import Minirt
 from tests.peers.daemon import await_true
 from tests.peers.docker import Dockerd
@@ -156,13 +157,15 @@ CAPABILITIES = [
     ["--cap-drop", "ALL", "--cap-add", "chown"],
     ["--cap-drop", "CAP_KILL", "--cap-drop", "MKNOD"],
     ["-u", "nobody", "--cap-add", "SYS_TIME"],
+    ["--security-opt", "seccomp=unconfined"],
+    ["--security-opt", "no-new-privileges", "-u", "nobody"],
 ]
 
 
 @pytest.mark.parametrize("flags", CAPABILITIES, ids=" ".join)
 def test_the_status_of_a_process_is_the_same(both: Both, flags: list[str]) -> None:
-    """Seccomp is not here yet; all else that a runtime decides is compared."""
-    fields = "Umask|Uid|Gid|Groups|Cap...|NoNewPrivs|Sig(Blk|Ign|Cgt)|NStgid|NSpid|NSpgid|NSsid|Threads|THP_enabled"
+    """All that a runtime decides is compared."""
+    fields = "Umask|Uid|Gid|Groups|Cap...|NoNewPrivs|Seccomp.*|Sig(Blk|Ign|Cgt)|NS[a-z]+|Threads|THP_enabled"
     peer, own = both.lines(*flags, IMAGE, "grep", "-E", f"^({fields}):", "/proc/self/status")
     assert own == peer
 
@@ -226,6 +229,40 @@ def test_a_terminals_devices_are_the_same(both: Both) -> None:
     script = "tty; stat -c '%n %A %u %g %t' /dev/console /dev/pts/0 /dev/tty; stty size"
     peer, own = both.lines("-t", "--network", "none", IMAGE, "sh", "-c", script)
     assert own == peer
+
+
+DEVICES = "c1:3 c1:5 c1:7 c1:8 c1:9 c1:11 c5:0 c5:1 c5:2 c10:229 c10:237 c136:0 b7:0 b7:7"
+"""Some of a list that every container may use, some of the host's; not tun, which docker's runc 1.1 still allowed."""
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--cap-add", "SYS_ADMIN"],
+        ["--device", "/dev/kmsg"],
+        ["--device", "/dev/kmsg:/dev/log:r"],
+        ["--device", "/dev/kmsg:w"],
+        ["--device-cgroup-rule", "c 1:* r"],
+        ["--device-cgroup-rule", "b *:7 rwm", "--device-cgroup-rule", "c 10:237 w"],
+        ["--privileged"],
+    ],
+    ids=" ".join,
+)
+def test_the_same_devices_can_be_opened(both: Both, flags: list[str]) -> None:
+    """What is refused is asked for only: whether a device is there, and opens, is the machine's."""
+    if "--privileged" in flags and "CAP_SYS_RESOURCE" not in held_here():
+        pytest.skip("docker: it gives every capability, and CAP_SYS_RESOURCE is not here")
+    script = f"""
+        for node in {DEVICES}; do
+            numbers=${{node#?}}; mknod /n ${{node%%[0-9]*}} ${{numbers%:*}} ${{numbers#*:}} || echo no $node
+            for mode in '<' '>>' '<>'; do eval "(: $mode /n)" 2>&1 | grep -q 'not permitted' && echo "$mode $node"; done
+            rm /n
+        done; true
+    """
+    peer, own = both.lines("--network", "none", "--cap-add", "SYSLOG", *flags, IMAGE, "sh", "-c", script)
+    assert own == peer
+    assert ("<> b7:0" in own) == (flags != ["--privileged"])
 
 
 @pytest.mark.parametrize("network", ["none", "bridge", "host"])

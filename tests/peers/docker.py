@@ -8,6 +8,7 @@ import json
 import subprocess
 from pathlib import Path
 
+from tests.peers import oci
 from tests.peers.daemon import Daemon, output, remove_cgroups, run
 
 CGROUP = "minirt-peer-docker"
@@ -18,12 +19,14 @@ class Dockerd:
 
     def __init__(self, directory: Path, images: list[Path]) -> None:
         self.socket = f"unix://{directory}/docker.sock"
+        self.directory = directory
         self._tables = _tables()
         directory.mkdir(parents=True)
         (directory / "daemon.json").write_text("{}")
         places = ["--config-file", directory / "daemon.json", "--data-root", directory / "data"]
         places += ["--exec-root", directory / "exec", "--pidfile", directory / "pid", "--host", self.socket]
         more = ["--storage-driver", "overlay2", "--cgroup-parent", f"/{CGROUP}"]
+        more += ["--add-runtime", f"minirt-oci={oci.minirt(directory).program[0]}"]
         self._daemon = Daemon(directory, ["dockerd", *places, *more], self._answers)
         for image in images:
             self.output("load", "--input", image)

@@ -4,7 +4,9 @@ crun 1.8 refuses a machine with hybrid cgroups. There it is given a mount namesp
 alone (each call has its own: what crun knows of a container is in files), and bundles without limits and rlimits.
 """
 
+import functools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,11 @@ class Runtime:
     program: tuple[str, ...]
     state: Path
 
+    @property
+    def name(self) -> str:
+        """The program's own name."""
+        return Path(self.program[-1]).name
+
     def command(self, *words: str | Path) -> list[str | Path]:
         """Return the command line of ``runtime words…``."""
         return [*self.program, "--root", self.state, *words]
@@ -33,14 +40,14 @@ class Runtime:
         """Run ``runtime words…`` to its end."""
         return run(*self.command(*words))
 
-    def detached(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    def detached(self, *words: str | Path, stdout: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run ``runtime words…`` for a container that outlives the call, and keeps the stdio that it is given.
 
         Only what the runtime itself writes to stderr is in the answer, when it has failed.
         """
-        with tempfile.TemporaryFile("w+") as errors:
+        with tempfile.TemporaryFile("w+") as errors, (stdout or Path(os.devnull)).open("w") as out:
             done = subprocess.run(
-                self.command(*words), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, check=False
+                self.command(*words), stdin=subprocess.DEVNULL, stdout=out, stderr=errors, timeout=60, check=False
             )
             errors.seek(0)
             return subprocess.CompletedProcess(done.args, done.returncode, "", errors.read())
@@ -70,14 +77,21 @@ def is_hybrid() -> bool:
     return not Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
+@functools.cache
+def _template() -> str:
+    """Return what ``runc spec`` writes."""
+    with tempfile.TemporaryDirectory() as directory:
+        output("runc", "spec", "--bundle", directory)
+        return Path(directory, "config.json").read_text()
+
+
 def bundle(directory: Path, root: Path, *command: str, **changes: Any) -> Path:
     """Make a bundle of ``runc spec``'s config.json that runs ``command`` in ``root``, on any machine and runtime.
 
     ``changes`` replace whole keys of the configuration (``hostname="x"``).
     """
     directory.mkdir(parents=True)
-    output("runc", "spec", "--bundle", directory)
-    config: dict[str, Any] = json.loads((directory / "config.json").read_text())
+    config: dict[str, Any] = json.loads(_template())
     config["process"] |= {"terminal": False, "args": list(command)}
     config["process"].pop("rlimits", None)
     config["root"] = {"path": str(root), "readonly": False}

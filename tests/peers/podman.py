@@ -16,6 +16,7 @@ POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}'
 CONTAINERS_CONF = """
 [containers]
 default_ulimits = [{ulimits}]
+pids_limit = 0
 [engine]
 runtime = "{runtime}"
 cgroup_manager = "cgroupfs"

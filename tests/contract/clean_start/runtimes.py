@@ -1,4 +1,4 @@
-"""The same bundle under runc and under minirt, told by the same words; minirt's are a shim's, over its socket."""
+"""The same bundle under runc or crun and under minirt, told by the same words; minirt is a shim, told over a socket."""
 
 import contextlib
 import json
@@ -27,10 +27,11 @@ class Runtime(Protocol):
 
 
 class Runc:
-    """runc, with one container."""
+    """runc, or crun, with one container."""
 
-    def __init__(self, directory: Path) -> None:
-        self._runc = oci.runc(directory / "state")
+    def __init__(self, directory: Path, name: str = "runc") -> None:
+        self._name = name
+        self._runc = {"runc": oci.runc, "crun": oci.crun}[name](directory / "state")
         self._directory = directory
 
     def start(self, bundle: Path) -> int:
@@ -46,7 +47,7 @@ class Runc:
         done = self._runc.detached(*words, "--pid-file", pid_file, "clean")
         assert done.returncode == 0, done.stderr
         pid = int(pid_file.read_text())
-        await_true(lambda: not Path(f"/proc/{pid}/comm").read_text().startswith("runc"), "runc's execve")
+        await_true(lambda: not Path(f"/proc/{pid}/comm").read_text().startswith(self._name), "the execve")
         return pid
 
     def close(self) -> None:
@@ -84,9 +85,9 @@ class Minirt:
 
 @contextlib.contextmanager
 def one(name: str, directory: Path) -> Iterator[Runtime]:
-    """Yield runc or minirt; end what it started."""
+    """Yield runc, crun or minirt; end what it started."""
     directory.mkdir()
-    runtime = Runc(directory) if name == "runc" else Minirt()
+    runtime: Runc | Minirt = Minirt() if name == "minirt" else Runc(directory, name)
     try:
         yield runtime
     finally:

@@ -215,3 +215,35 @@ def test_volumes_are_closed_to_other_users_of_the_host(run: Run) -> None:
     assert pod.result() == 0
     assert pod.log("main") == ["777"]
     assert paths.volumes_dir(pod.pod.uid).stat().st_mode & 0o007 == 0
+
+
+@pytest.mark.parametrize(
+    ("own", "pods", "mode"),
+    [
+        (None, None, "0"),
+        ({"type": "RuntimeDefault"}, None, "2"),
+        (None, {"type": "RuntimeDefault"}, "2"),
+        ({"type": "Unconfined"}, {"type": "RuntimeDefault"}, "0"),
+    ],
+)
+def test_who_is_filtered(run: Run, own: dict[str, str] | None, pods: dict[str, str] | None, mode: str) -> None:
+    spec = {"securityContext": {"seccompProfile": pods}} if pods else {}
+    fields = {"securityContext": {"seccompProfile": own}} if own else {}
+    assert said(run, "grep ^Seccomp: /proc/self/status", spec, **fields) == [f"Seccomp:\t{mode}"]
+
+
+def test_a_privileged_container_is_not_filtered(run: Run) -> None:
+    context = {"privileged": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert said(run, "grep ^Seccomp: /proc/self/status", securityContext=context) == ["Seccomp:\t0"]
+
+
+def test_a_profile_of_the_nodes_own(run: Run, tmp_path: Path) -> None:
+    file = paths.profiles_dir() / tmp_path.name / "no-mkdir.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        """{"defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}"""
+    )
+    profile = {"type": "Localhost", "localhostProfile": f"{tmp_path.name}/no-mkdir.json"}
+    found = said(run, "mkdir /new 2>&1 || true", securityContext={"seccompProfile": profile})
+    assert found == ["mkdir: can't create directory '/new': No space left on device"]

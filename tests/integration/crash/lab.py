@@ -22,6 +22,7 @@ SETTLED_S = 8.0
 BEYOND = 50
 KINDS = tuple(kind for kind in leaks.KINDS if kind.name not in {"descriptor", "state file"})
 LOCKS = {".lock", "images.lock", "bridge.lock"}
+CACHE = "seccomp"
 
 POD = """
 apiVersion: v1
@@ -149,14 +150,14 @@ class Lab:
         return [*left, *(f"file: {name}" for name in tops)]
 
     def files(self) -> set[str]:
-        """Return every file and directory of this minirt but for lock files, which may stay."""
+        """Return every file and directory of this minirt but for lock files and compiled filters, which may stay."""
         walks = (os.walk(place) for place in self._places)
         return {
             os.path.join(where, name)
             for walk in walks
             for where, directories, files in walk
             for name in (*directories, *files)
-            if name not in LOCKS
+            if name not in LOCKS and CACHE not in (name, os.path.basename(where))
         }
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn
 TRACED = (
     "mount umount2 open_tree fsopen fsconfig fsmount move_mount mount_setattr pivot_root "
     "clone fork vfork clone3 unshare setns sethostname prctl capset seccomp execve mkdir write rmdir "
-    "mknodat symlinkat umask setsid setgroups setresuid setresgid prlimit64 openat open"
+    "bpf mknodat symlinkat umask setsid setgroups setresuid setresgid prlimit64 openat open"
 )
 FORKS = ("clone", "clone3", "fork", "vfork")
 CLONE_VM = 0x100

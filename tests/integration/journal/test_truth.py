@@ -2,7 +2,8 @@
 
 What is compared, and from when on: of every process that opens the journal's file, what comes after; of every process
 that one of those makes, everything from its birth until it executes a program. What a process does before it opens
-the journal (the interpreter's start, imports) is no part of it, nor is what only asks (PR_GET_…, PR_CAPBSET_READ).
+the journal (the interpreter's start, imports) is no part of it, nor is what only asks (PR_GET_…, PR_CAPBSET_READ, and
+libseccomp's looks at what the kernel can do, which name no filter).
 """
 
 import ast
@@ -60,6 +61,8 @@ def step_of(call: Call) -> str:
         where = call.path if call.name == "write" else call.strings[0]
         return call.name if any(where.startswith(f"{top}/") for top in leaks.cgroup2_tops()) else ""
     if call.name == "prctl" and call.values[0] in ASKING_PRCTLS:
+        return ""
+    if call.name == "seccomp" and "filter=" not in call.arguments:
         return ""
     if call.name == "prlimit64" and call.arguments.split(", ")[2] == "NULL":
         return ""

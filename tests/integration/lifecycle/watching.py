@@ -91,9 +91,9 @@ def is_writing(pid: int) -> bool:
 
 
 def contents(minirt: Minirt) -> set[str]:
-    """Return every file and non-empty directory of a minirt, but for locks and what only images are made of."""
+    """Return every file and non-empty directory of a minirt, but for locks, caches and what only images are made of."""
     found = set()
     for top in (minirt.root, minirt.state):
         for where, _, names in os.walk(top):
-            found |= {f"{where}/{name}" for name in names if not name.endswith(".lock")}
+            found |= {f"{where}/{name}" for name in names if not name.endswith((".lock", ".bpf"))}
     return found

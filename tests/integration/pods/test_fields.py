@@ -85,6 +85,13 @@ def test_a_privileged_container_may_mount(pods: Pods) -> None:
     assert pods.said(manifest(container("main", script, securityContext={"privileged": True})))["main"][-1] == "done"
 
 
+@pytest.mark.parametrize(("privileged", "said"), [(False, ["Operation not permitted"]), (True, [])])
+def test_only_a_privileged_container_opens_the_hosts_devices(pods: Pods, privileged: bool, said: list[str]) -> None:
+    script = "mknod /n c 1 11; (: >> /n) 2>&1 | sed 's/.*: //'; : >> /dev/null"
+    security = {"privileged": privileged, "capabilities": {"add": ["SYSLOG"]}}
+    assert pods.said(manifest(container("main", script, securityContext=security))).get("main", []) == said
+
+
 @pytest.mark.parametrize(
     ("security", "said"),
     [

@@ -66,7 +66,7 @@ OF_CONTAINER = {
     "startupProbe": {},
     "lifecycle": {"preStop": {"exec": {"command": ["true"]}}},
     "envFrom": [{"configMapRef": {"name": "x"}}],
-    "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+    "securityContext": {"seLinuxOptions": {"level": "s0"}},
     "volumeMounts": [{"name": "work", "mountPath": "/work", "subPath": "x"}],
     "terminationMessagePath": "/x",
     "restartPolicy": "Always",
@@ -75,7 +75,7 @@ OF_CONTAINER = {
 
 @pytest.mark.parametrize("field", OF_CONTAINER)
 def test_what_a_container_cannot_have_yet_is_refused_by_name(pods: Pods, field: str) -> None:
-    path = {"securityContext": "securityContext.seccompProfile", "volumeMounts": "volumeMounts[0].subPath"}.get(field)
+    path = {"securityContext": "securityContext.seLinuxOptions", "volumeMounts": "volumeMounts[0].subPath"}.get(field)
     main = container("main", "true", **{field: OF_CONTAINER[field]})
     said = refused(pods, manifest(main, volumes=[{"name": "work", "emptyDir": {}}]))
     assert f"spec.containers[0].{path or field} (line " in said
@@ -84,7 +84,7 @@ def test_what_a_container_cannot_have_yet_is_refused_by_name(pods: Pods, field: 
 
 OF_POD = {
     "activeDeadlineSeconds": 5,
-    "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+    "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}},
     "volumes": [{"name": "x", "configMap": {"name": "x"}}],
     "nodeSelector": {"disk": "ssd"},
     "hostUsers": False,
@@ -95,7 +95,7 @@ OF_POD = {
 
 @pytest.mark.parametrize("field", OF_POD)
 def test_what_a_pod_cannot_have_yet_is_refused_by_name(pods: Pods, field: str) -> None:
-    path = {"securityContext": "securityContext.seccompProfile", "volumes": "volumes[0].configMap"}.get(field)
+    path = {"securityContext": "securityContext.appArmorProfile", "volumes": "volumes[0].configMap"}.get(field)
     said = refused(pods, manifest(container("main", "true"), **{field: OF_POD[field]}))
     assert f"spec.{path or field} (line " in said
     assert "is not supported yet by minirt (remove it)" in said

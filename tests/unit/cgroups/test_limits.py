@@ -1,8 +1,23 @@
+import re
+
+import msgspec
 import pytest
 
 from minirt.cgroups.limits import Setting, limits, linear, quadratic
-from minirt.cgroups.resources import BlockIO, Cpu, Memory, Pids, Resources, ThrottleDevice
-from minirt.errors import InvalidInput
+from minirt.cgroups.resources import (
+    BlockIO,
+    Cpu,
+    HugepageLimit,
+    InterfacePriority,
+    Memory,
+    Network,
+    Pids,
+    Rdma,
+    Resources,
+    ThrottleDevice,
+    WeightDevice,
+)
+from minirt.errors import InvalidInput, Unsupported
 
 MI = 1024 * 1024
 
@@ -104,6 +119,61 @@ def test_io_weight_covers_the_whole_range(weight: int, value: str) -> None:
     assert written(Resources(block_io=BlockIO(weight=weight))) == {"io.weight": value}
 
 
+def test_io_weights_of_devices() -> None:
+    block = BlockIO(weight_device=(WeightDevice(8, 0, 10), WeightDevice(8, 16)))
+    assert limits(Resources(block_io=block)) == [Setting("io.weight", "8:0 1", "io")]
+
+
+def test_huge_pages_and_rdma() -> None:
+    asked = Resources(
+        hugepage_limits=(HugepageLimit("2MB", 4194304), HugepageLimit("1GB", 0)),
+        rdma={"mlx5_1": Rdma(hca_handles=3), "mlx5_2": Rdma(hca_handles=0, hca_objects=7)},
+    )
+    assert limits(asked) == [
+        Setting("hugetlb.2MB.max", "4194304", "hugetlb"),
+        Setting("hugetlb.1GB.max", "0", "hugetlb"),
+        Setting("rdma.max", "mlx5_1 hca_handle=3 hca_object=max", "rdma"),
+        Setting("rdma.max", "mlx5_2 hca_handle=0 hca_object=7", "rdma"),
+    ]
+
+
+def test_idle_comes_after_the_weight_that_it_replaces() -> None:
+    assert [one.file for one in limits(Resources(cpu=Cpu(shares=2, idle=1)))] == ["cpu.weight", "cpu.idle"]
+
+
+@pytest.mark.parametrize(
+    ("resources", "field"),
+    [
+        (Resources(memory=Memory(kernel=1)), "linux.resources.memory.kernel"),
+        (Resources(memory=Memory(kernel_tcp=1)), "linux.resources.memory.kernelTCP"),
+        (Resources(memory=Memory(swappiness=0)), "linux.resources.memory.swappiness"),
+        (Resources(memory=Memory(disable_oom_killer=True)), "linux.resources.memory.disableOOMKiller"),
+        (Resources(cpu=Cpu(realtime_runtime=1)), "linux.resources.cpu.realtimeRuntime"),
+        (Resources(cpu=Cpu(realtime_period=1)), "linux.resources.cpu.realtimePeriod"),
+        (Resources(block_io=BlockIO(leaf_weight=10)), "linux.resources.blockIO.leafWeight"),
+        (
+            Resources(block_io=BlockIO(weight_device=(WeightDevice(8, 0, leaf_weight=10),))),
+            "linux.resources.blockIO.weightDevice[0].leafWeight",
+        ),
+        (Resources(network=Network(class_id=1)), "linux.resources.network.classID"),
+        (Resources(network=Network(priorities=(InterfacePriority("lo", 1),))), "linux.resources.network.priorities"),
+    ],
+)
+def test_what_only_v1_has_is_refused_by_its_place(resources: Resources, field: str) -> None:
+    with pytest.raises(Unsupported, match=re.escape(f"cannot use {field}: cgroup v2 has no such limit")):
+        limits(resources)
+
+
+def test_what_says_nothing_passes() -> None:
+    text = b"""{
+        "memory": {"kernel": -1, "kernelTCP": 0, "swappiness": -1, "disableOOMKiller": false, "useHierarchy": true,
+                   "checkBeforeUpdate": true},
+        "cpu": {"shares": 0, "realtimeRuntime": 0, "realtimePeriod": 0, "idle": 0}, "blockIO": {"leafWeight": 0},
+        "hugepageLimits": [], "rdma": {}, "network": {"classID": 0}, "pids": {}
+    }"""
+    assert written(msgspec.json.decode(text, type=Resources)) == {"pids.max": "max"}
+
+
 def test_unified_is_last_as_it_is_and_a_write_a_line() -> None:
     unified = {"io.max": "8:0 rbps=1\n8:16 rbps=2", "memory.high": "9", "cgroup.max.depth": "3"}
     assert limits(Resources(memory=Memory(limit=10), unified=unified)) == [
@@ -123,7 +193,7 @@ def test_unified_is_last_as_it_is_and_a_write_a_line() -> None:
         ("memory.high", "max", True),
         ("memory.low", "max", False),
         ("memory.max", "4096", False),
-        ("cpu.weight", "100", False),
+        ("cpu.weight", "100", True),
     ],
 )
 def test_what_a_new_cgroup_has_already(file: str, value: str, initial: bool) -> None:
@@ -148,6 +218,8 @@ def test_nothing_asked_nothing_written() -> None:
         (Resources(cpu=Cpu(quota=2000, burst=2001)), "outside of the quota"),
         (Resources(cpu=Cpu(burst=1)), "outside of the quota"),
         (Resources(block_io=BlockIO(weight=9)), "10 to 1000"),
+        (Resources(hugepage_limits=(HugepageLimit("../2MB", 1),)), "no page size"),
+        (Resources(rdma={"a b": Rdma()}), "no device's name"),
         (Resources(unified={"memory": "1"}), "no name of a cgroup v2 file"),
         (Resources(unified={"../memory.max": "1"}), "no name of a cgroup v2 file"),
         (Resources(unified={".max": "1"}), "no name of a cgroup v2 file"),

@@ -2,7 +2,7 @@ import pytest
 
 from minirt.cgroups.limits import Setting
 from minirt.cgroups.missing import V1_DO, keep, lost, remedy, size, words
-from minirt.cgroups.resources import BlockIO, Cpu, Memory, Pids, Resources
+from minirt.cgroups.resources import BlockIO, Cpu, DeviceRule, Memory, Pids, Resources
 
 MI = 1024 * 1024
 EVERYTHING = Resources(
@@ -12,6 +12,13 @@ EVERYTHING = Resources(
     block_io=BlockIO(weight=100),
     unified={"memory.high": "5", "hugetlb.2MB.max": "0", "cgroup.max.depth": "1"},
 )
+
+
+def test_devices_need_no_controller() -> None:
+    rules = (DeviceRule(True, "c", 1, 3, "rw"),)
+    assert keep(Resources(pids=Pids(5), devices=rules), frozenset()) == Resources(devices=rules)
+
+
 ALL = frozenset({"cpu", "cpuset", "io", "memory", "pids", "hugetlb"})
 
 

@@ -231,3 +231,25 @@ def test_others_may_run(own: dict[str, object], shared: dict[str, object], image
 def test_the_same_pod_gives_the_same_messages(command: list[str]) -> None:
     fields = {"command": command, "env": [{"name": "a", "value": "$(b)"}]}
     assert config(fields).SerializeToString(deterministic=True) == config(fields).SerializeToString(deterministic=True)
+
+
+KINDS = cri.SecurityProfile.ProfileType
+
+
+@pytest.mark.parametrize(
+    ("own", "pods", "kind", "file"),
+    [
+        (None, None, KINDS.Unconfined, ""),
+        ({"type": "RuntimeDefault"}, None, KINDS.RuntimeDefault, ""),
+        (None, {"type": "RuntimeDefault"}, KINDS.RuntimeDefault, ""),
+        ({"type": "Unconfined"}, {"type": "RuntimeDefault"}, KINDS.Unconfined, ""),
+        ({"type": "Localhost", "localhostProfile": "a/b.json"}, None, KINDS.Localhost, "seccomp/a/b.json"),
+    ],
+)
+def test_a_seccomp_profile_is_the_containers_or_else_the_pods(
+    own: dict[str, str] | None, pods: dict[str, str] | None, kind: int, file: str
+) -> None:
+    shared = {"seccompProfile": pods} if pods else {}
+    found = security({"seccompProfile": own} if own else {}, **shared).seccomp
+    assert found.profile_type == kind
+    assert found.localhost_ref == (str(paths.data_root() / file) if file else "")

@@ -13,9 +13,9 @@ from minirt.linux.mount import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_R
 from minirt.linux.operation import Operation
 from minirt.namespaces import inroot
 from minirt.namespaces.devices import MakeDevice, MakeSymlink
-from minirt.namespaces.kinds import JoinNamespace, SetHostname
+from minirt.namespaces.kinds import JoinNamespace, OffsetClocks, SetHostname
 from minirt.namespaces.mounts import BindMount, MaskPath, MountFilesystem, ReadonlyPath, attribute_names
-from minirt.namespaces.rootfs import BindRootfs, MountOverlay, PivotRoot, ReadonlyRoot, SetPropagation
+from minirt.namespaces.rootfs import BindRootfs, HideBelow, MountOverlay, PivotRoot, ReadonlyRoot, SetPropagation
 from minirt.namespaces.sysctl import WriteSysctl, plan_sysctls
 
 RO_NOSUID = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID
@@ -44,6 +44,25 @@ RO_NOSUID = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID
         (MakeSymlink("/dev/fd", "/proc/self/fd"), "ln -s /proc/self/fd /dev/fd"),
         (JoinNamespace("network", "/run/ns/net"), "setns /run/ns/net (CLONE_NEWNET)"),
         (JoinNamespace("pid", "/run/ns/pid"), "setns /run/ns/pid (CLONE_NEWPID)"),
+        (JoinNamespace("time", "/run/ns/time"), "setns /run/ns/time (CLONE_NEWTIME)"),
+        (
+            OffsetClocks((("monotonic", 60, 5), ("boottime", -1, 0))),
+            "unshare CLONE_NEWTIME, write monotonic 60 s 5 ns, boottime -1 s 0 ns to /proc/self/timens_offsets",
+        ),
+        (HideBelow("/bundle/rootfs"), "mount --make-private of the mount that /bundle/rootfs is on"),
+        (
+            BindMount("/a", "/b", MOUNT_ATTR_RDONLY, taken=MOUNT_ATTR_NOSUID, below=MOUNT_ATTR_NODEV, below_taken=1),
+            "mount --rbind /a /b -o ro,suid,rnodev,rrw",
+        ),
+        (
+            BindMount("/a", "/b", uid_map=((0, 1, 1),), gid_map=((0, 1, 1),), idmap_below=True),
+            "mount --rbind /a /b -o ridmap",
+        ),
+        (MountFilesystem("tmpfs", "t", "/t", copy_up=True), "mount -t tmpfs t /t -o tmpcopyup"),
+        (
+            PivotRoot(shared=True),
+            "pivot_root . . && mount --make-rslave . && umount -l .  (the host's file system goes out of sight)",
+        ),
         (SetHostname("box"), "sethostname box"),
         (WriteSysctl("net.core.somaxconn", "100"), "sysctl net.core.somaxconn=100"),
     ],
@@ -100,6 +119,11 @@ def test_where_a_sysctl_is_and_whose(key: str, path: str, owner: str) -> None:
 def test_a_sysctl_of_the_whole_machine_is_refused(key: str) -> None:
     with pytest.raises(InvalidInput, match="whole machine"):
         WriteSysctl(key, "1")
+
+
+def test_the_host_name_is_not_set_twice() -> None:
+    with pytest.raises(InvalidInput, match=r"kernel\.hostname.*set the hostname"):
+        WriteSysctl("kernel.hostname", "box")
 
 
 def test_sysctls_need_a_namespace_that_is_not_the_hosts() -> None:

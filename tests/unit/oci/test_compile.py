@@ -6,21 +6,26 @@ from typing import Any
 import msgspec
 import pytest
 
+from minirt.cgroups.devices import DENY_ALL, AttachDeviceFilter
 from minirt.cgroups.plan import MakeCgroup
 from minirt.cgroups.tree import Tree
 from minirt.errors import InvalidInput
 from minirt.namespaces.devices import MakeDevice, MakeSymlink
-from minirt.namespaces.kinds import JoinNamespace, SetHostname
+from minirt.namespaces.kinds import JoinNamespace, OffsetClocks, SetHostname
 from minirt.namespaces.mounts import BindMount, MaskPath, MountFilesystem, ReadonlyPath
-from minirt.namespaces.rootfs import BindRootfs, MountOverlay, PivotRoot, ReadonlyRoot, SetPropagation
+from minirt.namespaces.rootfs import BindRootfs, HideBelow, MountOverlay, PivotRoot, ReadonlyRoot, SetPropagation
 from minirt.namespaces.sysctl import WriteSysctl
-from minirt.oci.compile import compile_birth, compile_process, compile_spec, search_path
+from minirt.oci.compile import compile_affinity, compile_birth, compile_process, compile_spec, search_path
+from minirt.oci.execution import SetAffinity, SetIoPriority, SetPersonality, SetScheduler
 from minirt.oci.init import (
     Chdir,
     CloseInherited,
     Execute,
     FindExecutable,
+    FindHome,
+    LoadFilter,
     MakeCwd,
+    NewKeyring,
     NewSession,
     OpenTerminal,
     SetUmask,
@@ -29,8 +34,10 @@ from minirt.oci.init import (
     WaitForStart,
 )
 from minirt.oci.plan import Plan
-from minirt.oci.spec import Process, Spec
+from minirt.oci.spec import Affinity, Process, Spec
+from minirt.security.labels import SetAppArmorProfile, SetSelinuxLabel
 from minirt.security.operations import DropBounding, NoNewPrivileges, SetCredentials, SetOomScoreAdj, SetRlimit
+from minirt.security.seccomp import Filter
 
 TREE = Tree("/sys/fs/cgroup", "/sys/fs/cgroup", "/sys/fs/cgroup/minirt")
 OWN = [{"type": kind} for kind in ("mount", "pid", "uts", "ipc", "network", "cgroup")]
@@ -86,6 +93,7 @@ def test_everything_in_its_order() -> None:
         Undumpable,
         CloseInherited,
         SetUmask,
+        NewKeyring,
         SetOomScoreAdj,
         JoinNamespace,
         SetPropagation,
@@ -110,6 +118,7 @@ def test_everything_in_its_order() -> None:
         SetCredentials,
         SetUmask,
         FindExecutable,
+        FindHome,
         WaitForStart,
         Execute,
     ]
@@ -133,11 +142,12 @@ def test_masks_cover_what_was_mounted_and_what_was_made_read_only() -> None:
 
 
 def test_the_last_thing_before_execve_is_the_gate() -> None:
-    assert [type(operation) for operation in compiled().inside[-3:]] == [FindExecutable, WaitForStart, Execute]
+    assert [type(operation) for operation in compiled().inside[-3:]] == [FindHome, WaitForStart, Execute]
 
 
 def test_the_birth_comes_first_and_leaves_no_mask() -> None:
-    assert list(compiled().inside[:3]) == compile_birth() == [Undumpable(), CloseInherited(), SetUmask(0)]
+    birth = [Undumpable(), CloseInherited(), SetUmask(0), NewKeyring()]
+    assert list(compiled().inside[: len(birth)]) == compile_birth() == birth
 
 
 def test_what_the_process_asks_for() -> None:
@@ -206,9 +216,78 @@ def test_the_flags_are_those_of_new_namespaces() -> None:
     )
 
 
-@pytest.mark.parametrize(("asked", "made"), [("", "rslave"), ("slave", "rslave"), ("private", "rprivate")])
+@pytest.mark.parametrize(
+    ("asked", "made"),
+    [("", "rslave"), ("slave", "rslave"), ("private", "rprivate"), ("shared", "rshared"), ("unbindable", "rslave")],
+)
 def test_propagation_is_cut_for_what_is_mounted_below_too(asked: str, made: str) -> None:
     assert SetPropagation(made) in compiled(linux={"rootfsPropagation": asked}).inside
+
+
+def test_a_shared_root_hides_itself_and_cuts_off_the_old_one() -> None:
+    inside = compiled(linux={"rootfsPropagation": "rshared"}).inside
+    assert inside.index(SetPropagation("rshared")) < inside.index(HideBelow("/bundle/rootfs"))
+    assert inside.index(HideBelow("/bundle/rootfs")) < inside.index(BindRootfs("/bundle/rootfs"))
+    assert inside[inside.index(PivotRoot(shared=True)) + 1] == SetPropagation("rshared")
+    overlay = MountOverlay(("/lower",), "/upper", "/work", "/merged")
+    assert HideBelow("/merged") in compiled(overlay, linux={"rootfsPropagation": "shared"}).inside
+
+
+def test_an_unbindable_root_becomes_so_last() -> None:
+    inside = compiled(linux={"rootfsPropagation": "unbindable"}).inside
+    assert inside[inside.index(PivotRoot()) + 1] == SetPropagation("unbindable")
+    assert SetPropagation("rslave") in inside
+
+
+TIME = [*OWN, {"type": "time"}]
+
+
+def test_clocks_are_set_by_a_stage_and_the_namespace_is_not_made_twice() -> None:
+    offsets = {"monotonic": {"secs": 60}, "boottime": {"secs": -1, "nanosecs": 5}}
+    plan = compiled(linux={"namespaces": TIME, "timeOffsets": offsets})
+    assert plan.stage == (Undumpable(), OffsetClocks((("monotonic", 60, 0), ("boottime", -1, 5))))
+    assert "time" not in plan.new
+    assert plan.has_clocks
+
+
+def test_clocks_without_offsets_need_no_stage() -> None:
+    plan = compiled(linux={"namespaces": TIME})
+    assert plan.stage == ()
+    assert "time" in plan.new
+    assert plan.has_clocks
+    joined = compiled(linux={"namespaces": [*OWN, {"type": "time", "path": "/ns/time"}]})
+    assert JoinNamespace("time", "/ns/time") in joined.inside
+    assert joined.has_clocks
+    assert not compiled().has_clocks
+
+
+def test_how_the_process_is_run() -> None:
+    plan = compiled(
+        process=process(
+            scheduler={"policy": "SCHED_BATCH", "nice": 3, "flags": ["SCHED_FLAG_RESET_ON_FORK"]},
+            ioPriority={"class": "IOPRIO_CLASS_IDLE"},
+            apparmorProfile="web",
+            selinuxLabel="u:r:t:s0",
+            execCPUAffinity={"initial": "0"},
+        ),
+        linux={"personality": {"domain": "LINUX32"}},
+    )
+    assert SetScheduler("SCHED_BATCH", ("SCHED_FLAG_RESET_ON_FORK",), nice=3) in plan.inside
+    assert place(plan, SetIoPriority) < place(plan, SetScheduler) < place(plan, DropBounding)
+    assert plan.inside.index(SetAppArmorProfile("web")) < plan.inside.index(SetSelinuxLabel("u:r:t:s0"))
+    assert place(plan, SetSelinuxLabel) < place(plan, SetPropagation), "the host's /proc is the one to be trusted"
+    assert plan.inside[plan.inside.index(PivotRoot()) - 1] == SetPersonality("LINUX32")
+    assert SetAffinity not in kinds(plan), "it is for processes that are executed later"
+
+
+def test_cpus_of_a_process_executed_later() -> None:
+    assert compile_affinity(Affinity("0-1", "1")) == ([SetAffinity((0, 1))], [SetAffinity((1,))])
+    assert compile_affinity(Affinity()) == ([], [])
+
+
+def test_what_is_left_out_is_in_the_plan() -> None:
+    assert compiled().warnings == ()
+    assert compiled(linux={"mountLabel": "x"}).warnings == ("linux.mountLabel x is ignored: minirt labels no mounts",)
 
 
 def test_a_dev_of_the_hosts_gets_no_nodes() -> None:
@@ -266,6 +345,9 @@ def test_with_a_stage_it_is_the_stage_that_clones() -> None:
         ({}, {"sysctl": {"kernel.panic": "1"}}, "kernel.panic"),
         ({}, {"sysctl": {"net/../kernel/panic": "1"}}, "kernel/panic"),
         ({}, {"namespaces": [{"type": "mount"}]}, "net.ipv4.ip_forward"),
+        ({}, {"timeOffsets": {"boottime": {"secs": 1}}}, "no new time namespace"),
+        ({}, {"intelRdt": {}}, "linux.intelRdt"),
+        ({"process": process(scheduler={"policy": "SCHED_X"})}, {}, "SCHED_X"),
         ({"domainname": "x"}, {"namespaces": [{"type": "mount"}], "sysctl": {}}, "kernel.domainname"),
         ({"process": process(rlimits=[{"type": "RLIMIT_X", "soft": 1, "hard": 1}])}, {}, "RLIMIT_X"),
         ({"process": process(oomScoreAdj=2000)}, {}, "2000"),
@@ -289,10 +371,32 @@ def test_a_domain_name_is_the_namespaces() -> None:
     assert WriteSysctl("kernel.domainname", "example.org") in compiled(domainname="example.org").inside
 
 
+FILTER = Filter(bytes(8), 4)
+
+
+def filtered(**process_: Any) -> list[Any]:
+    """Return the tail of a process that is filtered."""
+    spec = msgspec.convert(FULL["process"] | process_, Process)
+    return list(compile_process(spec, 40, console=True, filter=FILTER))
+
+
+def test_a_filter_is_loaded_by_the_last_step_alone() -> None:
+    assert filtered()[-3:] == [WaitForStart(), LoadFilter(FILTER), Execute(("sh", "-c", "true"), ("PATH=/a:/b", "X=y"))]
+    assert not any(isinstance(operation, LoadFilter) for operation in compiled().inside)
+
+
+@pytest.mark.parametrize(("no_new_privileges", "kept"), [(True, frozenset()), (False, frozenset({21}))])
+def test_who_may_gain_privileges_keeps_the_one_that_loading_needs(
+    no_new_privileges: bool, kept: frozenset[int]
+) -> None:
+    found = next(one for one in filtered(noNewPrivileges=no_new_privileges) if isinstance(one, SetCredentials))
+    assert (found.until_execve, found.permitted, found.effective) == (kept, frozenset({0}), frozenset({0}))
+
+
 def test_a_process_executed_later_has_the_same_tail() -> None:
     spec = msgspec.convert(FULL["process"] | {"terminal": True, "consoleSize": {"height": 2, "width": 3}}, Process)
     later = compile_process(spec, 40, console=False)
-    assert later[1] == OpenTerminal(2, 3, console=False)
+    assert later[1] == OpenTerminal(2, 3, console=False, uid=1000)
     assert [type(one) for one in later[2:]] == [type(one) for one in compiled().inside if one in later[2:]]
 
 
@@ -316,3 +420,26 @@ def test_nothing_is_looked_up_while_compiling(monkeypatch: pytest.MonkeyPatch) -
     for name in ("open", "mkdir", "stat", "listdir", "readlink"):
         monkeypatch.setattr(os, name, refuse)
     assert list(compiled().lines())
+
+
+def test_a_home_is_looked_up_only_where_there_is_none() -> None:
+    assert FindHome(1000) in compiled().inside
+    plan = compiled(process=process(env=["HOME=/h"]))
+    assert not any(isinstance(operation, FindHome) for operation in plan.inside)
+
+
+NO_DEVICES = {"devices": [{"allow": False, "access": "rwm"}]}
+
+
+def test_devices_are_filtered_before_anybody_is_in_the_cgroup() -> None:
+    plan = compiled(linux={"resources": NO_DEVICES})
+    [last] = [operation for operation in plan.shim if isinstance(operation, AttachDeviceFilter)]
+    assert plan.shim[-1] is last
+    assert (last.path, last.rules[0]) == (plan.cgroup, DENY_ALL)
+
+
+def test_rules_without_a_cgroup_are_refused_and_not_ignored() -> None:
+    with pytest.raises(InvalidInput, match="name a cgroup, or leave the rules out"):
+        compiled(linux={"resources": NO_DEVICES, "cgroupsPath": ""})
+    for rules in ([], [{"allow": True, "access": "rwm"}]):
+        assert compiled(linux={"resources": {"devices": rules}, "cgroupsPath": ""}).shim == ()

@@ -21,8 +21,8 @@ ROOMS = ("cgroups", "namespaces", "network", "oci", "pod", "security", "shim")
 def operations() -> Iterator[type]:
     """Yield every class of operation that minirt has."""
     for room in ROOMS:
-        for module in pkgutil.iter_modules([f"{minirt.__path__[0]}/{room}"]):
-            importlib.import_module(f"minirt.{room}.{module.name}")
+        for module in pkgutil.walk_packages([f"{minirt.__path__[0]}/{room}"], f"minirt.{room}."):
+            importlib.import_module(module.name)
     waiting = list(Operation.__subclasses__())
     while waiting:
         kind = waiting.pop()

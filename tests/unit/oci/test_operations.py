@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from minirt.errors import CommandNotFound, MinirtError, NotExecutable, StepFailed
+from minirt.linux import prctl
 from minirt.linux.operation import Operation
 from minirt.oci import sync
 from minirt.oci.init import (
@@ -17,8 +18,11 @@ from minirt.oci.init import (
     CloseInherited,
     Execute,
     FindExecutable,
+    FindHome,
     Init,
+    LoadFilter,
     MakeCwd,
+    NewKeyring,
     NewSession,
     OpenTerminal,
     SetUmask,
@@ -26,6 +30,8 @@ from minirt.oci.init import (
     Undumpable,
     WaitForStart,
 )
+from minirt.security.profile import Rule, Seccomp
+from minirt.security.seccomp import Filter, compile_profile
 
 
 @pytest.mark.parametrize(
@@ -33,6 +39,7 @@ from minirt.oci.init import (
     [
         (Undumpable(), "prctl PR_SET_DUMPABLE 0"),
         (CloseInherited(), "close_range all but stdio and the socket to the shim"),
+        (NewKeyring(), "keyctl KEYCTL_JOIN_SESSION_KEYRING, a new one"),
         (NewSession(), "setsid"),
         (Stdio(), "dup2 the pipes of stdin, stdout, stderr to 0, 1, 2"),
         (OpenTerminal(), "open /dev/ptmx, make its peer the controlling terminal and /dev/console"),
@@ -43,8 +50,10 @@ from minirt.oci.init import (
         (SetUmask(0), "umask 000"),
         (FindExecutable("sh", ("/bin", "/usr/bin")), "find sh in /bin:/usr/bin"),
         (FindExecutable("/bin/sh", ("/bin",)), "find /bin/sh"),
+        (FindHome(1000), "find the home of user 1000 in /etc/passwd"),
         (WaitForStart(), "say ready, wait for start"),
         (Execute(("sh", "-c", "true"), ("SECRET=1",)), "execve sh -c true"),
+        (LoadFilter(Filter(bytes(24), 4)), "seccomp SECCOMP_SET_MODE_FILTER, 3 instructions"),
     ],
 )
 def test_described_in_the_kernels_words(operation: Operation[Init], line: str) -> None:
@@ -240,6 +249,7 @@ def executed(context: Init, ends: tuple[socket.socket, socket.socket], path: str
     """Return what the shim hears of an execve, and the exit code that follows."""
     if (pid := os.fork()) == 0:
         ends[0].close()
+        prctl.set_no_new_privs()
         context.executable = path
         Execute(("name", "-c", "exit 5"), ("A=b",)).execute(context)
     ends[1].close()
@@ -249,6 +259,24 @@ def executed(context: Init, ends: tuple[socket.socket, socket.socket], path: str
 
 def test_after_execve_the_socket_is_closed(context: Init, ends: tuple[socket.socket, socket.socket]) -> None:
     assert executed(context, ends, "/bin/sh") == (None, 5)
+
+
+def test_a_filter_that_the_kernel_does_not_take_is_a_step_of_its_own(
+    context: Init, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    LoadFilter(Filter(bytes(8), 0)).execute(context)
+    message, code = executed(context, ends, "/bin/sh")
+    assert message is not None
+    assert (message["type"], message["step"], code) == ("failed", "seccomp", 125)
+    assert message["errno"] in {errno.EINVAL, errno.EACCES}
+
+
+def test_a_filter_holds_from_the_execve_on(context: Init, ends: tuple[socket.socket, socket.socket]) -> None:
+    refusing = Seccomp("SCMP_ACT_ALLOW", syscalls=(Rule(("execve",), "SCMP_ACT_ERRNO", errno.ETXTBSY),))
+    LoadFilter(Filter(compile_profile(refusing), 0)).execute(context)
+    message, code = executed(context, ends, "/bin/sh")
+    assert message == {"type": "failed", "step": "execve", "errno": errno.ETXTBSY}
+    assert code == 127
 
 
 def test_an_execve_that_fails_says_why(

@@ -36,12 +36,21 @@ def test_a_mount_is_its_own_cause() -> None:
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        ({"hooks": {}}, "hooks"),
-        ({"process": {"args": ["a"], "apparmorProfile": "x"}}, "apparmorProfile"),
-        ({"linux": {"seccomp": {}}}, "seccomp"),
-        ({"linux": {"namespaces": [{"type": "user"}]}}, r"\$.linux.namespaces\[0\].type"),
-        ({"linux": {"rootfsPropagation": "shared"}}, r"\$.linux.rootfsPropagation"),
-        ({"linux": {"uidMappings": []}}, "uidMappings"),
+        ({"hooks": {"prestart": [{}]}}, r"\$.hooks.prestart\[0\]"),
+        ({"linux": {"seccomp": {}}}, r"defaultAction.*\$.linux.seccomp"),
+        (
+            {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_NOTIFY"}}},
+            r"SCMP_ACT_NOTIFY.*\$.linux.seccomp.defaultAction",
+        ),
+        ({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_LOG", "listenerPath": "/x"}}}, "listenerPath"),
+        ({"linux": {"namespaces": [{"type": "users"}]}}, r"\$.linux.namespaces\[0\].type"),
+        ({"linux": {"rootfsPropagation": "sharing"}}, r"\$.linux.rootfsPropagation"),
+        ({"linux": {"uidMappings": [{"containerID": 0}]}}, r"\$.linux.uidMappings\[0\]"),
+        (
+            {"linux": {"resources": {"devices": [{"allow": True, "type": "p"}]}}},
+            r"\$.linux.resources.devices\[0\].type",
+        ),
+        ({"linux": {"resources": {"devices": [{"type": "c"}]}}}, "allow"),
         ({"process": {"args": "true"}}, r"\$.process.args"),
         ({"root": {}}, "path"),
         ({"mounts": [{"type": "proc"}]}, r"\$.mounts\[0\]"),

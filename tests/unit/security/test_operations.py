@@ -28,6 +28,10 @@ class Listener:
         (DropBounding(numbers(NAMES), 40), "prctl PR_CAPBSET_DROP all but all"),
         (SetCredentials(1000, 100), "setresuid 1000, setresgid 100; capset none"),
         (
+            SetCredentials(1000, 100, until_execve=numbers(["CAP_SYS_ADMIN"])),
+            "setresuid 1000, setresgid 100; capset none, SYS_ADMIN until execve",
+        ),
+        (
             SetCredentials(0, 0, (4, 20), permitted=numbers(["CAP_KILL"]), ambient=numbers(["CAP_KILL"])),
             "setresuid 0, setresgid 0 groups 4,20; capset KILL, ambient KILL",
         ),

@@ -1,5 +1,5 @@
 from minirt.namespaces.kinds import FLAGS
-from minirt.shim.session import JoinProcess
+from minirt.oci.joining import JoinProcess
 
 
 def test_described_in_the_kernels_words() -> None:

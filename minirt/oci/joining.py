@@ -1,0 +1,97 @@
+"""One more process in a running container: what joins it, and what becomes the program.
+
+The stage joins init's namespaces through its pidfd, and clones the process into init's cgroup. The cgroup namespace is
+joined by the process itself: seen from inside of it, where ``nsdelegate`` is on, the stage's own cgroup does not exist,
+and clone3 would refuse to leave it (ENOENT). With it goes the user namespace: until then the process has the host's
+rights, which joining the others, and the cgroup, may take; nobody inside can look into it, for it is not dumpable.
+"""
+
+import os
+
+from msgspec import Struct
+
+from minirt.cgroups import lifecycle
+from minirt.linux import process
+from minirt.linux.operation import Operation
+from minirt.namespaces.kinds import FLAGS
+from minirt.oci import executor
+from minirt.oci.compile import compile_affinity, compile_birth, compile_labels, compile_oom_score
+from minirt.oci.execution import SetPersonality
+from minirt.oci.executor import Launched
+from minirt.oci.init import Init, Undumpable
+from minirt.oci.plan import Plan
+from minirt.oci.spec import Process
+from minirt.oci.userns import BecomeRoot, raised_limits
+
+
+class JoinProcess(Operation[object], frozen=True):
+    """Join the namespaces that a process is in. A PID namespace takes effect for the next child."""
+
+    pidfd: int
+    flags: int
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return "setns into the namespaces of the container's init"
+
+    def execute(self, context: object) -> None:
+        """Join them all at once."""
+        process.setns(self.pidfd, self.flags)
+
+
+class Host(Struct, frozen=True):
+    """The container to be joined: its init's pid, its cgroup ("" for none), what its processes have in common;
+    how many of the caller's descriptors the new one keeps."""
+
+    init_pid: int
+    cgroup: str
+    has_clocks: bool = False
+    personality: tuple[Operation[Init], ...] = ()
+    preserved: int = 0
+    has_user: bool = False
+
+    def kinds(self) -> int:
+        """Return the flags of what the stage joins: a kernel without time namespaces refuses to be asked for one."""
+        later = {"cgroup", "user"} if self.has_clocks else {"cgroup", "user", "time"}
+        return sum(flag for kind, flag in FLAGS.items() if kind not in later)
+
+
+def _own(host: Host, pidfd: int) -> tuple[Operation[Init], ...]:
+    """Return what the process joins itself, once it is in the cgroup; it is root in a user namespace from then on."""
+    if host.has_user:
+        return JoinProcess(pidfd, FLAGS["cgroup"] | FLAGS["user"]), BecomeRoot()
+    return (JoinProcess(pidfd, FLAGS["cgroup"]),)
+
+
+def personality_of(plan: Plan) -> tuple[Operation[Init], ...]:
+    """Return the step of a plan that every process of the container takes."""
+    return tuple(one for one in plan.inside if isinstance(one, SetPersonality))
+
+
+def launch(host: Host, spec: Process, inside: tuple[Operation[Init], ...], stdio: tuple[int, int, int]) -> Launched:
+    """Clone a process into a container; it does ``inside`` there.
+
+    Raises:
+        StepFailed: the kernel refused a step.
+        OSError: init has ended.
+    """
+    cgroup = host.cgroup
+    cgroup_fd = lifecycle.open_fd(lifecycle.entrance(cgroup, host.init_pid)) if cgroup else -1
+    pidfd = process.pidfd_open(host.init_pid)
+    first, final = compile_affinity(spec.exec_cpu_affinity)
+    try:
+        stage: tuple[Operation[Init], ...] = (
+            Undumpable(),
+            *compile_oom_score(spec),
+            *compile_labels(spec),
+            *first,
+            *([raised_limits(inside)] if host.has_user else []),
+            JoinProcess(pidfd, host.kinds()),
+        )
+        own: tuple[Operation[Init], ...] = (*_own(host, pidfd), *final, *host.personality)
+        born: tuple[Operation[Init], ...] = (*own, *compile_birth(host.preserved), *inside)
+        return executor.spawn(stage, 0, born, stdio, cgroup_fd, "clone3 into the container")
+    finally:
+        os.close(pidfd)
+        if cgroup_fd >= 0:
+            os.close(cgroup_fd)

@@ -1,0 +1,228 @@
+"""The operations of the specification: create, start; kill and delete are in ending.py; and run, which is all of them.
+
+    create   state file ─ cgroup ─ clone3 ─ init: mounts … ─ hooks ─ … at its gate ─ pid file
+    start    gate ─ execve ─ poststart          kill     a signal to init, or to all
+    delete   kill (created, --force) ─ cgroup ─ poststop ─ state file
+
+Between the calls nobody watches: init is the child of whoever the caller made its subreaper. Each call holds the
+container's lock; what a crash leaves, delete removes.
+Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md, "Operations"
+"""
+
+import contextlib
+import datetime
+import os
+import signal
+import socket
+from collections.abc import Iterator
+
+from msgspec import Struct, field, structs
+
+from minirt.cgroups import tree
+from minirt.errors import Conflict, InvalidInput, MinirtError, ShimError, StepFailed
+from minirt.linux import process
+from minirt.oci import executor, hooks, sync
+from minirt.oci import spec as specs
+from minirt.oci.compile import compile_spec
+from minirt.oci.executor import Launched
+from minirt.oci.plan import Plan
+from minirt.oci.runtime import console, ending, gate, state
+from minirt.oci.runtime.state import Place, State
+from minirt.oci.spec import Spec
+from minirt.security import seccomp
+from minirt.security.capabilities import last_cap
+
+
+class Options(Struct, frozen=True):
+    """What create is told besides the bundle. ``terminals`` gets the master that no socket was given for."""
+
+    console_socket: str = ""
+    pid_file: str = ""
+    preserve_fds: int = 0
+    detach: bool = True
+    terminals: list[int] = field(default_factory=list)
+
+
+def create(place: Place, bundle: str, options: Options) -> list[str]:
+    """Make a container whose init waits for start; return warnings. A failed create leaves nothing.
+
+    Raises:
+        Conflict: the id is taken.
+        InvalidInput: the bundle's config.json, or its terminal, makes no sense.
+        StepFailed: the kernel refused a step, or a hook failed.
+    """
+    bundle = os.path.abspath(bundle)
+    spec = specs.load(f"{bundle}/config.json")
+    if spec.hostname and "uts" not in {space.type for space in spec.linux.namespaces}:
+        why = "linux.namespaces has none of type uts: it would be the host's name"
+        raise InvalidInput("use the spec's hostname", why, "add one, or leave the hostname out")
+    console.check(spec.process.terminal, options.console_socket, detach=options.detach)
+    found = tree.find()
+    path = cgroup_path(spec, place.id)
+    spec = structs.replace(spec, linux=structs.replace(spec.linux, cgroups_path=path))
+    plan = compile_spec(spec, bundle, None, found, last_cap(), seccomp.filter_of(spec.linux.seccomp))
+    made = State(
+        id=place.id,
+        bundle=bundle,
+        rootfs=os.path.normpath(os.path.join(bundle, spec.root.path)),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        cgroup=plan.cgroup,
+        annotations=spec.annotations,
+        has_poststop=bool(spec.hooks.poststop),
+    )
+    place.make(made)
+    with place.locked():
+        try:
+            return _launch(place, made, spec, plan, options)
+        except BaseException as error:
+            ending.take_down(place, place.load(), owns_cgroup=not isinstance(error, Conflict))
+            raise
+
+
+def cgroup_path(spec: Spec, container_id: str) -> str:
+    """Return the cgroup that a spec asks for; without one it is named after the container, as in runc and crun.
+
+    systemd's form ``slice:prefix:name`` names the directory that systemd would make.
+    """
+    path = spec.linux.cgroups_path or f"/{container_id}"
+    if path.count(":") == 2:
+        slice_name, prefix, name = path.split(":")
+        scope = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
+        return "/" + "/".join([*_slices(slice_name or "system.slice"), scope])
+    return path if path.startswith("/") else f"/{path}"
+
+
+def _slices(name: str) -> list[str]:
+    """Return the slices from the outermost in: ``a-b.slice`` lies in ``a.slice``."""
+    parts = name.removesuffix(".slice").split("-")
+    return ["-".join(parts[: count + 1]) + ".slice" for count in range(len(parts)) if name != "-.slice"]
+
+
+def _launch(place: Place, made: State, spec: Spec, plan: Plan, options: Options) -> list[str]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        with _directory(place) as at:
+            listener.bind(f"{at}/gate.sock")
+        listener.listen(1)
+        plan = gate.with_gate(plan, listener.fileno(), spec.hooks, options.preserve_fds)
+        launched = executor.launch(plan, (0, 1, 2))
+    warnings = [*plan.warnings, *launched.warnings]
+    made = made._replace(pid=launched.pid, start_time=process.start_time(launched.pid))
+    place.save(made)
+    with contextlib.ExitStack() as stack:
+        stack.callback(launched.sync.close)
+        stack.callback(os.close, launched.pidfd)
+        _until_ready(launched, made, spec, options, warnings)
+    if options.pid_file:
+        write_pid(options.pid_file, made.pid)
+    return warnings
+
+
+@contextlib.contextmanager
+def _directory(place: Place) -> Iterator[str]:
+    """Yield a short name of the container's directory: a socket's address has room for 107 bytes."""
+    fd = os.open(place.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
+
+
+def _until_ready(launched: Launched, made: State, spec: Spec, options: Options, warnings: list[str]) -> None:
+    """Hear init out until it stands at its gate. Raises MinirtError: it does not get there."""
+    while True:
+        message, received = sync.receive(launched.sync)
+        if message is None:
+            why = "its init ended before it was ready"
+            raise ShimError(f"create {made.id}", why, "is its memory limit large enough?")
+        match message["type"]:
+            case "warning":
+                warnings.append(message["text"])
+            case "terminal":
+                take_terminal(received[0], options.console_socket, options.terminals)
+            case "hooks":
+                text = _document(made, "creating")
+                hooks.run("prestart", spec.hooks.prestart, text)
+                hooks.run("createRuntime", spec.hooks.create_runtime, text)
+                sync.send(launched.sync, {"type": "go", "state": text})
+            case "failed":
+                raise sync.failure(message, spec.process.args[0])
+            case "ready":
+                return
+
+
+def take_terminal(master: int, console_socket: str, terminals: list[int]) -> None:
+    """Hand a terminal over to the one who listens for it, or keep it for ourselves."""
+    if console_socket:
+        console.hand_over(console_socket, master)
+    else:
+        terminals.append(master)
+
+
+def _document(made: State, status: str) -> str:
+    return state.encoded(state.document(made, status))
+
+
+def write_pid(path: str, pid: int) -> None:
+    """Write a pid file whole: its reader may poll for it."""
+    new = f"{path}.{os.getpid()}"
+    try:
+        with open(new, "w") as file:
+            file.write(str(pid))
+        os.rename(new, path)
+    except OSError as error:
+        raise StepFailed.from_os_error(f"write the pid file {path}", error) from error
+
+
+def start(place: Place) -> list[str]:
+    """Let a created container's program run; return warnings (a poststart hook that failed is one).
+
+    Raises:
+        Conflict: it is not created (any more).
+        MinirtError: the program cannot be executed, or a startContainer hook failed.
+    """
+    with place.locked():
+        made = place.load()
+        status = place.status(made)
+        if status != "created":
+            raise Conflict(f"start {place.id}", f"cannot start a container that is {status}", "create it first")
+        spec = specs.load(f"{made.bundle}/config.json")
+        gate.call(place.gate, _document(made, "created"), spec.process.args[0])
+        failures = hooks.run_all("poststart", spec.hooks.poststart, _document(made, "running"))
+    return [str(failure) for failure in failures]
+
+
+def run(place: Place, bundle: str, options: Options, *, keep: bool = False) -> int:
+    """Create and start a container; unless detached, pass signals on, wait for its end and delete it.
+
+    Return its exit code: 128 and the signal's number if by one, as a shell has it.
+    """
+    create(place, bundle, options)
+    made = place.load()
+    try:
+        start(place)
+    except MinirtError:
+        ending.delete(place, force=True)
+        raise
+    if options.detach:
+        return 0
+    for master in options.terminals:
+        console.relay(master, made.pid)
+    code = wait(made.pid)
+    if not keep:
+        ending.delete(place, force=True)
+    return code
+
+
+def wait(pid: int) -> int:
+    """Wait for a child, and pass on what signals we get; return its exit code, 128 and the number for a signal."""
+    passed = set(signal.valid_signals()) - {signal.SIGCHLD, signal.SIGURG, signal.SIGKILL, signal.SIGSTOP}
+    for number in passed:
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, lambda number, _: _pass_on(pid, number))
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status if status >= 0 else 128 - status
+
+
+def _pass_on(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
