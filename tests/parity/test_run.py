@@ -252,7 +252,7 @@ DEVICES = "c1:3 c1:5 c1:7 c1:8 c1:9 c1:11 c5:0 c5:1 c5:2 c10:229 c10:237 c136:0 
 def test_the_same_devices_can_be_opened(both: Both, flags: list[str]) -> None:
     """What is refused is asked for only: whether a device is there, and opens, is the machine's."""
     if "--privileged" in flags and "CAP_SYS_RESOURCE" not in held_here():
-        pytest.skip("docker: it gives every capability, and CAP_SYS_RESOURCE is not here")
+        pytest.skip("CAP_SYS_RESOURCE: without it docker cannot give every capability")
     script = f"""
         for node in {DEVICES}; do
             numbers=${{node#?}}; mknod /n ${{node%%[0-9]*}} ${{numbers%:*}} ${{numbers#*:}} || echo no $node

@@ -34,6 +34,7 @@ class Podman:
     def __init__(self, directory: Path, images: list[Path], pause: str) -> None:
         self.directory = directory
         (directory / "networks").mkdir(parents=True)
+        leaks.PASSING.add(str(directory / "root/overlay"))
         (directory / "policy.json").write_text(POLICY)
         runtime = "runc" if oci.is_hybrid() else "crun"
         settings = CONTAINERS_CONF.format(directory=directory, pause=pause, runtime=runtime, ulimits=_ulimits())

@@ -93,7 +93,7 @@ def peer(request: pytest.FixtureRequest) -> str:
     if reason := requirements.no_program(name)():
         pytest.skip(reason)
     if name == "crun" and "CAP_SYS_RESOURCE" not in held_here():
-        pytest.skip("crun: it sets RLIMIT_MEMLOCK, and CAP_SYS_RESOURCE is not here")
+        pytest.skip("CAP_SYS_RESOURCE: without it crun cannot set RLIMIT_MEMLOCK")
     return name
 
 

@@ -1,27 +1,17 @@
 """What users do with docker and podman, on their own runtime and on minirt-oci: it must come out the same."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import leaks
 from tests.integration.engines.conftest import Engine
 from tests.peers import busybox
 from tests.peers.daemon import await_true
-from tests.peers.podman import Podman
 
 pytestmark = [pytest.mark.root, pytest.mark.peer]
 
 POLITE = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done"
-
-
-@pytest.fixture(autouse=True)
-def _podman_lets_go(engine: Engine, podman: Podman) -> Iterator[None]:
-    """Unmount what podman's storage keeps mounted of itself between two calls."""
-    yield
-    leaks.unmount_below(podman.directory)
 
 
 @pytest.fixture
