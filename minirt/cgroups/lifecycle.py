@@ -140,7 +140,7 @@ def pids(path: str) -> list[int]:
 
 def _procs(path: str) -> str:
     try:
-        return _read(f"{path}/cgroup.procs")
+        return fds.read_file(f"{path}/cgroup.procs")
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
@@ -149,12 +149,12 @@ def _procs(path: str) -> str:
 
 def delegates(path: str) -> bool:
     """Say whether a cgroup gives controllers to its children, so that no process may be cloned into it (EBUSY)."""
-    return bool(_read(f"{path}/cgroup.subtree_control").strip())
+    return bool(fds.read_file(f"{path}/cgroup.subtree_control").strip())
 
 
 def leaf_of(pid: int) -> str:
     """Return the cgroup that a process is in. Raises OSError: ENOENT or ESRCH, it is gone."""
-    for line in _read(f"/proc/{pid}/cgroup").splitlines():
+    for line in fds.read_file(f"/proc/{pid}/cgroup").splitlines():
         if line.startswith("0::"):
             return os.path.join(find().mount, line[3:].lstrip("/"))
     raise ProcessLookupError(errno.ESRCH, "it is in no cgroup of v2", f"/proc/{pid}/cgroup")
@@ -165,18 +165,13 @@ def entrance(path: str, init_pid: int) -> str:
     return leaf_of(init_pid) if delegates(path) else path
 
 
-def _read(file: str) -> str:
-    with open(file) as opened:
-        return opened.read()
-
-
 def _write_freeze(path: str, value: str) -> None:
     fds.write_file(f"{path}/cgroup.freeze", value)
 
 
 def _event(path: str, key: str) -> bool:
     try:
-        return f"{key} 1" in _read(f"{path}/cgroup.events")
+        return f"{key} 1" in fds.read_file(f"{path}/cgroup.events")
     except OSError as error:
         if error.errno in GONE:
             return False

@@ -108,11 +108,11 @@ class EnableControllers(Operation[object], frozen=True):
         Raises:
             StepFailed: EBUSY, processes live in this cgroup itself; EINVAL, a realtime process keeps cpu from it.
         """
-        offered = _words(f"{self.path}/cgroup.controllers")
         given = _words(f"{self.path}/cgroup.subtree_control")
-        more = [name for name in self._wanted() if name in offered and name not in given]
-        if more:
-            self._give(more)
+        if lacking := [name for name in self._wanted() if name not in given]:
+            offered = _words(f"{self.path}/cgroup.controllers")
+            if more := [name for name in lacking if name in offered]:
+                self._give(more)
 
     def _wanted(self) -> list[str]:
         return sorted({*CONTROLLERS, *self.needed})
@@ -208,7 +208,6 @@ def _spawn(command: list[str]) -> int:
 def _words(file: str) -> list[str]:
     """Return the words of a file; none where it is not there."""
     try:
-        with open(file) as opened:
-            return opened.read().split()
+        return fds.read_file(file).split()
     except FileNotFoundError:
         return []

@@ -57,6 +57,21 @@ def _mknodat(dirfd: int, path: str, mode: int, major: int, minor: int) -> None:
     checked(lib.rt_mknodat(dirfd, path.encode(), mode, major, minor), path)
 
 
+def read_file(path: str) -> str:
+    """Return the text of a kernel file (cgroupfs, procfs). Raises OSError as the kernel gave it.
+
+    By read(2) alone: a file object asks the kernel five more things first.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    parts: list[bytes] = []
+    try:
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+    finally:
+        os.close(fd)
+    return b"".join(parts).decode()
+
+
 def write_file(path: str, data: str) -> None:
     """Write a kernel file (cgroupfs, procfs) with one write(2), as these files want it.
 
@@ -106,9 +121,12 @@ def close_all_but(keep: set[int]) -> None:
 
 def send(to: "socket.socket", data: bytes, fds: list[int] | None = None) -> None:
     """Send one message with descriptors over a unix socket."""
+    if not fds:
+        to.send(data)
+        return
     import socket  # whoever has a socket has imported it; who only writes files need not
 
-    socket.send_fds(to, [data], fds or [])
+    socket.send_fds(to, [data], fds)
 
 
 def receive(source: "socket.socket", limit: int = 1 << 18, max_fds: int = 8) -> tuple[bytes, list[int]]:

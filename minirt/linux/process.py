@@ -143,5 +143,8 @@ def is_alive(pid: int, started: int) -> bool:
 
 def _stat(pid: int) -> list[bytes]:
     """Return the fields of /proc/PID/stat behind the name, which may hold anything."""
-    with open(f"/proc/{pid}/stat", "rb") as stat:
-        return stat.read().rpartition(b")")[2].split()
+    fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 4096).rpartition(b")")[2].split()
+    finally:
+        os.close(fd)

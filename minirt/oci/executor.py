@@ -7,8 +7,10 @@ The stage is needed to join a PID namespace or to set clocks, which both take ef
 user namespace: see userns.py. With CLONE_PARENT init is the shim's own child all the same.
 """
 
+import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from typing import NoReturn
 
 from msgspec import Struct, field
@@ -16,7 +18,7 @@ from msgspec import Struct, field
 from minirt import journal
 from minirt.cgroups import lifecycle
 from minirt.errors import MinirtError, ShimError, StepFailed
-from minirt.linux import fds, operation, process
+from minirt.linux import fds, operation, prctl, process
 from minirt.linux.operation import Operation
 from minirt.oci import sync
 from minirt.oci.init import Init
@@ -83,8 +85,12 @@ def spawn(
     stdio: tuple[int, int, int],
     cgroup_fd: int,
     description: str,
+    neighbour: int = -1,
 ) -> Launched:
-    """Clone a child (through a stage, where ``stage`` has something to join first) that executes ``inside``."""
+    """Clone a child (through a stage, where ``stage`` has something to join first) that executes ``inside``.
+
+    Without a stage ``neighbour`` may be the pidfd of one in whose PID namespace the child is born.
+    """
     outer, inner = sync.pair()
     warnings: list[str] = []
     with inner:
@@ -92,9 +98,10 @@ def spawn(
             if stage:
                 pid, pidfd = _clone_in_stage(stage, clone_flags, inside, stdio, cgroup_fd, outer, inner, warnings)
             else:
-                pid, pidfd = process.clone3(clone_flags, cgroup_fd)
-                if pid == 0:
-                    _inside(inside, stdio, inner)
+                with _next_to(neighbour):
+                    pid, pidfd = process.clone3(clone_flags, cgroup_fd)
+                    if pid == 0:
+                        _inside(inside, stdio, inner)
         except OSError as error:
             outer.close()
             raise StepFailed.from_os_error(description, error, stage=journal.stage, step="clone3") from error
@@ -102,6 +109,24 @@ def spawn(
             outer.close()
             raise
     return Launched(pid, pidfd, outer, warnings)
+
+
+@contextlib.contextmanager
+def _next_to(neighbour: int) -> Iterator[None]:
+    """Have children born in the PID namespace of ``neighbour``, a pidfd (-1: in ours); nobody there may look into them.
+
+    That they are not dumpable from their first moment they have from us: we are not, from then on.
+    """
+    if neighbour < 0:
+        yield
+        return
+    prctl.set_dumpable(False)
+    with fds.closing(os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)) as own:
+        process.setns(neighbour, process.CLONE_NEWPID)
+        try:
+            yield
+        finally:
+            process.setns(own, process.CLONE_NEWPID)
 
 
 def note_last_step(filter: Filter | None, command: str, pid: int, error: MinirtError | None = None) -> None:

@@ -1,9 +1,13 @@
 """One more process in a running container: what joins it, and what becomes the program.
 
-The stage joins init's namespaces through its pidfd, and clones the process into init's cgroup. The cgroup namespace is
-joined by the process itself: seen from inside of it, where ``nsdelegate`` is on, the stage's own cgroup does not exist,
-and clone3 would refuse to leave it (ENOENT). With it goes the user namespace: until then the process has the host's
-rights, which joining the others, and the cgroup, may take; nobody inside can look into it, for it is not dumpable.
+    shim ─ setns(init's PID namespace), for its next child ─ clone3 into init's cgroup ─▶ setns(the others) … execve
+      or ─ fork ─▶ stage ─ setns(all but cgroup, user) ─ clone3(CLONE_PARENT) ──────────▶ setns(cgroup, user) … execve
+
+A stage is needed where clocks or ids are not the host's, or other CPUs are asked for until the process is in its
+cgroup. The cgroup namespace is joined by the process itself: seen from inside of it, where ``nsdelegate`` is on, its
+maker's cgroup does not exist, and clone3 would refuse to leave it (ENOENT). With it goes the user namespace: until then
+the process has the host's rights, which joining the others may take; nobody inside can look into it, for it is not
+dumpable, and was not when it was born.
 """
 
 import os
@@ -25,7 +29,7 @@ from minirt.oci.userns import BecomeRoot, raised_limits
 
 
 class JoinProcess(Operation[object], frozen=True):
-    """Join the namespaces that a process is in. A PID namespace takes effect for the next child."""
+    """Join namespaces that a process is in. A PID namespace takes effect for the next child."""
 
     pidfd: int
     flags: int
@@ -56,11 +60,10 @@ class Host(Struct, frozen=True):
         return sum(flag for kind, flag in FLAGS.items() if kind not in later)
 
 
-def _own(host: Host, pidfd: int) -> tuple[Operation[Init], ...]:
-    """Return what the process joins itself, once it is in the cgroup; it is root in a user namespace from then on."""
-    if host.has_user:
-        return JoinProcess(pidfd, FLAGS["cgroup"] | FLAGS["user"]), BecomeRoot()
-    return (JoinProcess(pidfd, FLAGS["cgroup"]),)
+Steps = tuple[Operation[Init], ...]
+
+WITHOUT_STAGE = sum(FLAGS[kind] for kind in ("mount", "uts", "ipc", "network", "cgroup"))
+"""What the process joins itself where its maker was in the PID namespace already, for a moment."""
 
 
 def personality_of(plan: Plan) -> tuple[Operation[Init], ...]:
@@ -79,18 +82,17 @@ def launch(host: Host, spec: Process, inside: tuple[Operation[Init], ...], stdio
     cgroup_fd = lifecycle.open_fd(lifecycle.entrance(cgroup, host.init_pid)) if cgroup else -1
     pidfd = process.pidfd_open(host.init_pid)
     first, final = compile_affinity(spec.exec_cpu_affinity)
+    to_be_confined: Steps = (*compile_oom_score(spec), *compile_labels(spec))
+    becoming: Steps = (*final, *host.personality, *compile_birth(host.preserved), *inside)
     try:
-        stage: tuple[Operation[Init], ...] = (
-            Undumpable(),
-            *compile_oom_score(spec),
-            *compile_labels(spec),
-            *first,
-            *([raised_limits(inside)] if host.has_user else []),
-            JoinProcess(pidfd, host.kinds()),
-        )
-        own: tuple[Operation[Init], ...] = (*_own(host, pidfd), *final, *host.personality)
-        born: tuple[Operation[Init], ...] = (*own, *compile_birth(host.preserved), *inside)
-        return executor.spawn(stage, 0, born, stdio, cgroup_fd, "clone3 into the container")
+        if not (first or host.has_user or host.has_clocks):
+            steps: Steps = (*to_be_confined, JoinProcess(pidfd, WITHOUT_STAGE), *becoming)
+            return executor.spawn((), 0, steps, stdio, cgroup_fd, "clone3 into the container", pidfd)
+        limits = [raised_limits(inside)] if host.has_user else []
+        stage: Steps = (Undumpable(), *to_be_confined, *first, *limits, JoinProcess(pidfd, host.kinds()))
+        own = JoinProcess(pidfd, FLAGS["cgroup"] | (FLAGS["user"] if host.has_user else 0))
+        steps = (own, *([BecomeRoot()] if host.has_user else []), *becoming)
+        return executor.spawn(stage, 0, steps, stdio, cgroup_fd, "clone3 into the container")
     finally:
         os.close(pidfd)
         if cgroup_fd >= 0:

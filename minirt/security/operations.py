@@ -164,8 +164,9 @@ class SetCredentials(Operation[Warns], frozen=True):
     def execute(self, context: Warns, /) -> None:
         """Change over; warn of what cannot be given, and go on without, as the OCI spec asks of runtimes."""
         held = capability.capget()[1]
-        if missing := names_in(mask(self.permitted) & ~held):
-            context.warn(f"cannot give {' '.join(missing)}: minirt does not have it here (the container runs without)")
+        if missing := mask(self.permitted) & ~held:
+            names = " ".join(names_in(missing))
+            context.warn(f"cannot give {names}: minirt does not have it here (the container runs without)")
         prctl.set_keepcaps()
         journal.step("setgroups", os.setgroups, self.groups)
         journal.step("setresgid", os.setresgid, self.gid, self.gid, self.gid)

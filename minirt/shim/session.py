@@ -3,6 +3,7 @@
 Its stdio are the caller's own pipes, or a terminal whose master the caller gets: the shim copies nothing.
 """
 
+import contextlib
 import os
 from typing import Any
 
@@ -58,6 +59,8 @@ class Session:
         host = joining.Host(container.pid, cgroup, plan.has_clocks, personality_of(plan), has_user=plan.has_user)
         self._launched = joining.launch(host, self._spec, self._inside, stdio)
         self._launched.sync.setblocking(False)
+        with contextlib.suppress(BrokenPipeError):  # it has died: its exit is on the way, and tells why
+            sync.send(self._launched.sync, {"type": "start"})  # nobody holds it back at its gate
         self._loop.watch(self._launched.sync.fileno(), self._on_sync)
 
     def _on_sync(self) -> None:
@@ -87,7 +90,6 @@ class Session:
             self._master = received[0]
         elif kind == "ready":
             self._at_gate = True
-            sync.send(self._launched.sync, {"type": "start"})
         elif kind == "failed":
             self._error = sync.failure(message, self._spec.args[0])
             if self._at_gate:

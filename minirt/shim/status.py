@@ -6,6 +6,7 @@ A reader that finds "created" or "running" and no live shim looks whether the pr
 still there: if not, its exit went unseen and is reported as unknown, code 255.
 """
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from minirt import paths
-from minirt.linux import process
+from minirt.linux import fds, process
 
 State = Literal["created", "running", "exited", "unknown"]
 UNKNOWN_CODE = 255
@@ -63,10 +64,14 @@ def read(container_id: str) -> Status | None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part. Raises OSError: ENOSPC."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = f"{path.parent}/.{path.name}.{os.getpid()}"
     try:
-        temporary.write_bytes(data)
-        temporary.rename(path)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        with fds.closing(fd):
+            while data:
+                data = data[os.write(fd, data) :]
+        os.rename(temporary, path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise

@@ -1,7 +1,7 @@
 """Warm exec: /bin/true in a container that runs, through its shim as the engine does it, and through ``crun exec``.
 
-From the call to the exit reaped. Each has a container of its own of the same config.json, with docker's capabilities
-and masks, and the process has those of the container.
+From the call to the exit reaped. Each has a container of its own of the same config.json, with docker's capabilities,
+masks and seccomp profile, and the process has those of the container.
 """
 
 import os
@@ -58,7 +58,10 @@ class Ours:
 
 def bench(place: Path, root: Path, zygote: Zygote, runs: int) -> Result:
     """Return the ratio of an exec through a shim to ``crun exec``."""
-    bundles = {name: make_bundle(place / name, root, *SLEEP, cgroup=f"{CGROUP}/{name}") for name in ("ours", "crun")}
+    bundles = {
+        name: make_bundle(place / name, root, *SLEEP, cgroup=f"{CGROUP}/{name}", filtered=True)
+        for name in ("ours", "crun")
+    }
     start = ["run", "--detach", "--bundle", str(bundles["crun"]), NAME]
     end = ["delete", "--force", NAME]
     with no_cgroups_left(CGROUP):

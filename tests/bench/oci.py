@@ -1,7 +1,7 @@
 """Cold start of an OCI runtime: ``minirt-oci run`` of /bin/true and ``runc run``, from the call to its end.
 
-Both are given the same config.json, with docker's capabilities and masks, and a cgroup; each is a process of its own,
-as podman and containerd call it, and leaves nothing.
+Both are given the same config.json, with docker's capabilities, masks and seccomp profile, and a cgroup; each is a
+process of its own, as podman and containerd call it, and leaves nothing.
 """
 
 import subprocess
@@ -21,7 +21,7 @@ CGROUP = f"/{PARENT}"
 
 def bench(place: Path, root: Path, zygote: Zygote, runs: int) -> Result:
     """Return the ratio of a cold ``minirt-oci run`` to ``runc run``."""
-    bundle = make_bundle(place / "bundle", root, cgroup=f"{CGROUP}/one")
+    bundle = make_bundle(place / "bundle", root, cgroup=f"{CGROUP}/one", filtered=True)
     ours, theirs = oci.minirt(place / "ours"), oci.runc(place / "theirs")
     with no_cgroups_left(CGROUP):
         try:

@@ -15,8 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from minirt import paths
 from minirt.linux import mount, process
+from minirt.security import profile, syscalls
 from minirt.security.capabilities import DEFAULT
 from minirt.shim import protocol
 from minirt.shim.client import ShimClient
@@ -27,14 +30,23 @@ from tests.peers import oci
 CGROUP = "/minirt-bench/warm"
 
 
-def make_bundle(directory: Path, root: Path, *command: str, cgroup: str = f"{CGROUP}/one") -> Path:
-    """Make the bundle that both run: /bin/true (or ``command``) with docker's capabilities, masks and mounts."""
+def make_bundle(
+    directory: Path, root: Path, *command: str, cgroup: str = f"{CGROUP}/one", filtered: bool = False
+) -> Path:
+    """Make the bundle that both run: /bin/true (or ``command``), as docker has it: capabilities, masks, mounts, HOME.
+
+    ``filtered`` adds the default seccomp profile, as docker's hardening has it.
+    """
     oci.bundle(directory, root, *(command or ("/bin/true",)), hostname="bench")
     config: dict[str, Any] = json.loads((directory / "config.json").read_text())
     config["process"]["capabilities"] = {kind: list(DEFAULT) for kind in ("bounding", "effective", "permitted")}
     kinds = ("mount", "pid", "network", "ipc", "uts", "cgroup")
     config["linux"]["namespaces"] = [{"type": kind} for kind in kinds]
     config["linux"]["cgroupsPath"] = cgroup
+    config["process"]["env"].append("HOME=/root")
+    if filtered:
+        found = profile.resolve(syscalls.default_profile(), DEFAULT, profile.here())
+        config["linux"]["seccomp"] = msgspec.to_builtins(found)
     (directory / "config.json").write_text(json.dumps(config))
     return directory
 

@@ -15,11 +15,13 @@ from minirt.errors import InvalidInput, MinirtError, StepFailed, Unsupported
 from minirt.oci.runtime import arguments
 from minirt.oci.runtime.arguments import Arguments
 
+LIGHT = {"state", "kill", "delete"}
+"""Commands that read no spec: what engines call most often."""
+
 
 def main() -> NoReturn:
     """Run the command line and exit, without taking the interpreter down piece by piece."""
     gc.disable()
-    imports.lean_msgspec()
     code = run(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
@@ -75,6 +77,8 @@ def _call(chosen: Arguments, log: Log) -> int:
         return 0
     if chosen.command in {"checkpoint", "restore"}:
         raise Unsupported(chosen.command, "it is not supported", "minirt has no CRIU")
+    if chosen.command not in LIGHT:
+        imports.msgspec_alone()
     handlers: dict[str, Callable[[Arguments, Log], int]] = _handlers()
     return handlers[chosen.command](chosen, log)
 
