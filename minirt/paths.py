@@ -16,48 +16,61 @@ Both roots can be moved with ``MINIRT_ROOT`` and ``MINIRT_STATE``: the tests giv
 
 import os
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ID_GRAMMAR = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 """The grammar of names that become files: the same as docker's container names, at most 128 characters."""
 
 
-def data_root() -> Path:
+def data_root() -> "Path":
     """Return the directory of what survives a reboot."""
-    return Path(os.environ.get("MINIRT_ROOT", "/var/lib/minirt"))
+    return _path(os.environ.get("MINIRT_ROOT", "/var/lib/minirt"))
 
 
-def state_root() -> Path:
+def state_root() -> "Path":
     """Return the directory of what a reboot ends."""
-    return Path(os.environ.get("MINIRT_STATE", "/run/minirt"))
+    return _path(_state_root())
 
 
-def sandbox_dir(sandbox_id: str) -> Path:
+def _state_root() -> str:
+    return os.environ.get("MINIRT_STATE", "/run/minirt")
+
+
+def _path(text: str) -> "Path":
+    from pathlib import Path  # which is 3 ms, for URLs and their addresses, and minirt-oci uses none
+
+    return Path(text)
+
+
+def sandbox_dir(sandbox_id: str) -> "Path":
     """Return the state directory of one sandbox."""
     return state_root() / "sandboxes" / checked_id(sandbox_id)
 
 
-def container_dir(container_id: str) -> Path:
+def container_dir(container_id: str) -> "Path":
     """Return the state directory of one container; it is also its OCI bundle."""
     return state_root() / "containers" / checked_id(container_id)
 
 
-def filters_dir() -> Path:
+def filters_dir() -> str:
     """Return the directory of compiled seccomp profiles."""
-    return state_root() / "seccomp"
+    return f"{_state_root()}/seccomp"
 
 
-def profiles_dir() -> Path:
+def profiles_dir() -> "Path":
     """Return the directory of the node's own seccomp profiles, which pods name (type Localhost)."""
     return data_root() / "seccomp"
 
 
-def logs_dir() -> Path:
+def logs_dir() -> "Path":
     """Return the directory that holds container logs."""
     return data_root() / "logs"
 
 
-def volumes_dir(pod_uid: str) -> Path:
+def volumes_dir(pod_uid: str) -> "Path":
     """Return the directory of one pod's emptyDir volumes."""
     return data_root() / "volumes" / checked_id(pod_uid)
 
@@ -76,4 +89,5 @@ def checked_id(name: str) -> str:
 
 def boot_id() -> str:
     """Return the kernel's id of this boot. Source: proc_sys_kernel(5), random/boot_id."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()

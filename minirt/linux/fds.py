@@ -1,20 +1,15 @@
-"""Descriptors: paths resolved inside a root, descriptors over sockets, writes that the journal sees.
+"""Descriptors: paths resolved inside a root, writes that the journal sees.
 
-Source: openat2(2), unix(7) SCM_RIGHTS, close_range(2).
+Source: openat2(2), close_range(2).
 """
 
-import array
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from minirt import journal
 from minirt.linux._native import lib
 from minirt.linux.mount import checked
-
-if TYPE_CHECKING:
-    import socket
 
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
@@ -117,27 +112,3 @@ def close_all_but(keep: set[int]) -> None:
         if first < fd:
             checked(lib.rt_close_range(first, fd - 1, 0))
         first = fd + 1
-
-
-def send(to: "socket.socket", data: bytes, fds: list[int] | None = None) -> None:
-    """Send one message with descriptors over a unix socket."""
-    if not fds:
-        to.send(data)
-        return
-    import socket  # whoever has a socket has imported it; who only writes files need not
-
-    socket.send_fds(to, [data], fds)
-
-
-def receive(source: "socket.socket", limit: int = 1 << 18, max_fds: int = 8) -> tuple[bytes, list[int]]:
-    """Return one message and its descriptors (close-on-exec); b"" at the end of the stream."""
-    import socket
-
-    received = array.array("i")
-    # Not socket.recv_fds: it takes flags and forgets them.
-    room = socket.CMSG_SPACE(max_fds * received.itemsize)
-    data, ancillary, _, _ = source.recvmsg(limit, room, socket.MSG_CMSG_CLOEXEC)
-    for level, kind, content in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            received.frombytes(content[: len(content) - len(content) % received.itemsize])
-    return data, received.tolist()

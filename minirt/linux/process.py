@@ -93,9 +93,9 @@ def _pidfd_send_signal(pidfd: int, number: int) -> None:
 
 def sethostname(name: str) -> None:
     """Set the host name of this UTS namespace (at most 64 bytes). Source: sethostname(2)."""
-    import socket
+    import _socket
 
-    journal.step("sethostname", socket.sethostname, name)
+    journal.step("sethostname", _socket.sethostname, name)
 
 
 def link_up(name: str) -> None:

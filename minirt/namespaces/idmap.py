@@ -9,12 +9,12 @@ Source: mount_setattr(2), "ID-mapped mounts"; user_namespaces(7).
 
 import errno
 import os
-import socket
 from typing import NoReturn
 
 from minirt import journal
 from minirt.errors import StepFailed
-from minirt.linux import fds, mount, process
+from minirt.linux import fds, mount, process, sockets
+from minirt.linux.sockets import Socket
 
 Map = tuple[tuple[int, int, int], ...]
 """Lines of a uid_map: the id on disk, the id that is seen, how many."""
@@ -43,7 +43,7 @@ def apply(tree: int, source: str, uids: Map, gids: Map, *, below: bool) -> None:
 
 def _user_namespace(uids: Map, gids: Map) -> int:
     """Return the descriptor of a new user namespace with these maps."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = sockets.pair()
     with ours:
         with theirs:
             pid, pidfd = process.clone3(process.CLONE_NEWUSER)
@@ -52,7 +52,7 @@ def _user_namespace(uids: Map, gids: Map) -> int:
                 _be_helper(theirs)
         os.close(pidfd)
         try:
-            name, received = fds.receive(ours)
+            name, received = sockets.receive(ours)
             for file, lines in (("uid_map", uids), ("gid_map", gids)):
                 fds.write_file(f"/proc/{name.decode()}/{file}", "".join(f"{a} {b} {n}\n" for a, b, n in lines))
         finally:
@@ -61,10 +61,12 @@ def _user_namespace(uids: Map, gids: Map) -> int:
     return received[0]
 
 
-def _be_helper(pair: socket.socket) -> NoReturn:
+def _be_helper(pair: Socket) -> NoReturn:
     """Hand over this process's user namespace, and its pid as this /proc has it; stay while they are needed."""
     try:
-        fds.send(pair, os.readlink("/proc/self").encode(), [os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)])
+        sockets.send(
+            pair, os.readlink("/proc/self").encode(), [os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)]
+        )
         pair.recv(1)
     finally:
         os._exit(0)

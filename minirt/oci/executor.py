@@ -9,7 +9,6 @@ user namespace: see userns.py. With CLONE_PARENT init is the shim's own child al
 
 import contextlib
 import os
-import socket
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -20,6 +19,7 @@ from minirt.cgroups import lifecycle
 from minirt.errors import MinirtError, ShimError, StepFailed
 from minirt.linux import fds, operation, prctl, process
 from minirt.linux.operation import Operation
+from minirt.linux.sockets import Socket
 from minirt.oci import sync
 from minirt.oci.init import Init
 from minirt.oci.plan import Plan
@@ -33,7 +33,7 @@ class Launched(Struct):
 
     pid: int
     pidfd: int
-    sync: socket.socket
+    sync: Socket
     warnings: list[str] = field(default_factory=list)
 
 
@@ -148,8 +148,8 @@ def _clone_in_stage(
     inside: tuple[Operation[Init], ...],
     stdio: tuple[int, int, int],
     cgroup_fd: int,
-    outer: socket.socket,
-    inner: socket.socket,
+    outer: Socket,
+    inner: Socket,
     warnings: list[str],
 ) -> tuple[int, int]:
     """Fork a stage that joins, clones init as our child, and hands its pidfd back. Return (pid, pidfd)."""
@@ -184,8 +184,8 @@ def _stage(
     inside: tuple[Operation[Init], ...],
     stdio: tuple[int, int, int],
     cgroup_fd: int,
-    report: socket.socket,
-    inner: socket.socket,
+    report: Socket,
+    inner: Socket,
 ) -> NoReturn:
     """Be the stage: join, clone with CLONE_PARENT, report, exit."""
     journal.stage = "stage"
@@ -209,7 +209,7 @@ def _stage(
 def _inside(
     inside: tuple[Operation[Init], ...],
     stdio: tuple[int, int, int],
-    pair: socket.socket,
+    pair: Socket,
     prepared: list[int] | None = None,
 ) -> NoReturn:
     """Be init: from here on only the plan, and never back."""
@@ -223,7 +223,7 @@ def _inside(
     os._exit(125)
 
 
-def _report_failure(to: socket.socket, error: BaseException) -> None:
+def _report_failure(to: Socket, error: BaseException) -> None:
     if isinstance(error, OSError):
         error = StepFailed.from_os_error("prepare the container", error, stage=journal.stage)
     elif not isinstance(error, MinirtError):

@@ -7,7 +7,6 @@ import array
 import errno
 import fcntl
 import os
-import socket
 import stat
 import termios
 
@@ -18,6 +17,7 @@ from minirt.errors import CommandNotFound, MinirtError, StepFailed
 from minirt.linux import fds, mount, prctl, process
 from minirt.linux._native import ffi, lib
 from minirt.linux.operation import Operation
+from minirt.linux.sockets import Socket
 from minirt.namespaces import inroot
 from minirt.oci import sync
 from minirt.security.seccomp import Filter
@@ -31,7 +31,7 @@ PASSWD_BYTES = 1 << 20
 class Init(Struct):
     """What init's operations hand to each other; ``prepared`` are mounts that its stage made and it is to attach."""
 
-    sync: socket.socket
+    sync: Socket
     stdio: tuple[int, int, int]
     rootfs_fd: int = -1
     empty_fd: int = -1

@@ -15,39 +15,39 @@ The last message before an execve that fails is written by C (no Python runs und
 
 import errno
 import os
-import socket
 from typing import Any
 
 import msgspec
 
 from minirt import journal
 from minirt.errors import CommandNotFound, MinirtError, NotExecutable, StepFailed, from_wire
-from minirt.linux import fds
+from minirt.linux import sockets
+from minirt.linux.sockets import Socket
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
+def pair() -> tuple[Socket, Socket]:
     """Return the two ends: the shim's and init's."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return sockets.pair()
 
 
-def send(to: socket.socket, message: dict[str, Any], fd: int = -1) -> None:
+def send(to: Socket, message: dict[str, Any], fd: int = -1) -> None:
     """Send one message, with a descriptor if ``fd`` is given."""
-    fds.send(to, _encode(message), [fd] if fd >= 0 else [])
+    sockets.send(to, _encode(message), [fd] if fd >= 0 else [])
 
 
-def receive(source: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+def receive(source: Socket) -> tuple[dict[str, Any] | None, list[int]]:
     """Return the next message and its descriptors; None at the end."""
     try:
-        data, received = fds.receive(source)
+        data, received = sockets.receive(source)
     except ConnectionResetError:  # the other end has left words of ours unread; what it said comes all the same
-        data, received = fds.receive(source)
+        data, received = sockets.receive(source)
     return (_decode(data) if data else None), received
 
 
-def send_steps_to(to: socket.socket) -> None:
+def send_steps_to(to: Socket) -> None:
     """Make the journal of this process speak through the pair."""
 
     def sink(record: journal.Record) -> None:

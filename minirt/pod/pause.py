@@ -5,12 +5,12 @@ in an empty read-only root, and keeps no descriptor. It reaps what containers le
 """
 
 import os
-import socket
 
 from minirt import journal
 from minirt.linux import capability, fds, mount, prctl
 from minirt.linux._native import lib
 from minirt.linux.operation import Operation
+from minirt.linux.sockets import Socket
 from minirt.oci import sync
 
 
@@ -26,7 +26,7 @@ class Pause(Operation[object], frozen=True):
 
     def execute(self, context: object) -> None:
         """Give up everything, report, and never return. ``context`` is the socket to report to."""
-        assert isinstance(context, socket.socket)
+        assert isinstance(context, Socket)
         prctl.set_dumpable(False)
         self._empty_root()
         journal.step("setsid", os.setsid)

@@ -25,6 +25,7 @@ from minirt.cgroups.resources import Resources
 from minirt.errors import MinirtError, ShimError, StepFailed, raised_as_step
 from minirt.linux import fds, mount, operation, process
 from minirt.linux.operation import Operation
+from minirt.linux.sockets import Socket
 from minirt.namespaces.kinds import CLONE_NAMES, FLAGS, PROC_NAMES, JoinNamespace, SetHostname
 from minirt.namespaces.sysctl import plan_sysctls
 from minirt.oci import sync
@@ -234,7 +235,7 @@ def _leaf(plan: Plan, name: str) -> Iterator[int]:
         yield fd
 
 
-def _keeper(plan: list[Operation[object]], report: socket.socket, netlink: bool) -> NoReturn:
+def _keeper(plan: list[Operation[object]], report: Socket, netlink: bool) -> NoReturn:
     journal.stage = "keeper"
     if journal.sink:
         sync.send_steps_to(report)
@@ -274,7 +275,7 @@ def _start_pause(plan: Plan) -> int:
     return pid
 
 
-def _pause(plan: Plan, report: socket.socket) -> NoReturn:
+def _pause(plan: Plan, report: Socket) -> NoReturn:
     journal.stage = "pause"
     if journal.sink:
         sync.send_steps_to(report)

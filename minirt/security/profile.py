@@ -12,13 +12,15 @@ Source: runtime-spec 1.2 config-linux.md, "Seccomp"; docs.docker.com/engine/secu
 import os
 from collections.abc import Collection
 from functools import lru_cache
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct, field
 
 from minirt.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Action = Literal[
     "SCMP_ACT_KILL",
@@ -152,7 +154,7 @@ def _version(text: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def load(path: Path) -> Profile:
+def load(path: "Path") -> Profile:
     """Return the profile in a JSON file of docker's or the OCI's format.
 
     Raises:

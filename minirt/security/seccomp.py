@@ -15,7 +15,6 @@ import contextlib
 import errno
 import os
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -88,9 +87,9 @@ def preview_of(profile: Seccomp | None) -> Filter | None:
     return Filter(compile_profile(profile), flags_of(profile)) if profile else None
 
 
-def path_of(content: bytes) -> Path:
+def path_of(content: bytes) -> str:
     """Return where the filter of a profile, given as JSON, is kept."""
-    return paths.filters_dir() / f"{zlib.crc32(content):08x}-{len(content)}.bpf"
+    return f"{paths.filters_dir()}/{zlib.crc32(content):08x}-{len(content)}.bpf"
 
 
 def flags_of(profile: Seccomp) -> int:
@@ -102,30 +101,33 @@ def flags_of(profile: Seccomp) -> int:
 # --- the cache: a line with boot, format and check sum; the profile's line; the program
 
 
-def _read(path: Path, content: bytes) -> bytes | None:
+def _read(path: str, content: bytes) -> bytes | None:
     """Return a kept program, if it is whole, of this boot, and this profile's."""
     try:
-        head, _, body = path.read_bytes().partition(b"\n")
+        with open(path, "rb") as file:
+            head, _, body = file.read().partition(b"\n")
     except OSError:
         return None
     found, _, program = body.partition(b"\n")
     return program if program and found == content and head == _head(body) else None
 
 
-def _write(path: Path, content: bytes, program: bytes) -> None:
+def _write(path: str, content: bytes, program: bytes) -> None:
     """Keep a program; where that fails (a full disk), the next start compiles it again.
 
     Two who write the same one at once do no harm: whoever reads it sees whether it is whole.
     """
-    temporary = path.with_suffix(".new")
+    temporary = f"{path}.new"
     body = content + b"\n" + program
     with contextlib.suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(paths.filters_dir(), mode=0o700, exist_ok=True)
         try:
-            temporary.write_bytes(_head(body) + b"\n" + body)
-            temporary.rename(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            with open(temporary, "wb") as file:
+                file.write(_head(body) + b"\n" + body)
+            os.rename(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
 
 
 def _head(body: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 
 from minirt import paths
 from minirt.errors import ShimError, from_wire
-from minirt.linux import fds
+from minirt.linux import sockets
 from minirt.shim import protocol
 from minirt.shim.protocol import AnyRequest, Envelope
 
@@ -79,7 +79,7 @@ class ShimClient:
         self._next_id += 1
         envelope = Envelope(id=self._next_id, v=protocol.VERSION, request=request)
         try:
-            fds.send(self._socket, protocol.encode(envelope), descriptors)
+            sockets.send(self._socket, protocol.encode(envelope), descriptors)
         except OSError as error:
             raise gone(self.sandbox_id) from error
         return self._next_id
@@ -91,7 +91,7 @@ class ShimClient:
 
     def _receive(self) -> tuple[protocol.Answer, list[int]]:
         try:
-            data, received = fds.receive(self._socket)
+            data, received = sockets.receive(self._socket)
         except OSError as error:
             raise gone(self.sandbox_id) from error
         if not data:

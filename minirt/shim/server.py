@@ -15,7 +15,7 @@ from typing import Any
 from minirt import journal, paths
 from minirt.cgroups import tree
 from minirt.errors import Conflict, InvalidInput, MinirtError, NotFound, ShimError, StepFailed, Unsupported
-from minirt.linux import fds, prctl
+from minirt.linux import fds, prctl, sockets
 from minirt.namespaces.rootfs import MountOverlay
 from minirt.oci import spec as specs
 from minirt.oci.compile import compile_spec
@@ -40,7 +40,7 @@ class Connection:
     def send(self, answer: Answer, descriptors: list[int] | None = None) -> None:
         """Send an answer; a client that has gone is found out by its end of file."""
         try:
-            fds.send(self.peer, protocol.encode(answer), descriptors)
+            sockets.send(self.peer, protocol.encode(answer), descriptors)
         except OSError:
             return
 
@@ -91,7 +91,7 @@ class Shim:
 
     def _receive(self, connection: Connection) -> None:
         try:
-            data, received = fds.receive(connection.peer)
+            data, received = sockets.receive(connection.peer)
         except ConnectionResetError:
             data, received = b"", []
         if not data:

@@ -19,7 +19,7 @@ import msgspec
 
 from minirt import journal
 from minirt.errors import ShimError, StepFailed, from_wire
-from minirt.linux import fds
+from minirt.linux import fds, sockets
 
 early: "Zygote | None" = None
 """The zygote that ``begin`` has made, until somebody takes it."""
@@ -60,8 +60,8 @@ class Zygote:
         """
         ended = ShimError("start a shim", "the zygote has ended", "try again")
         try:
-            fds.send(self._socket, msgspec.json.encode({"sandbox": sandbox_id, "trace": trace}))
-            data, _ = fds.receive(self._socket)
+            sockets.send(self._socket, msgspec.json.encode({"sandbox": sandbox_id, "trace": trace}))
+            data, _ = sockets.receive(self._socket)
         except ConnectionError as error:
             raise ended from error
         if not data:
@@ -107,9 +107,9 @@ def _run(requests: socket.socket) -> NoReturn:
         gc.collect()
         gc.freeze()
         gc.enable()  # for the shims, that live long
-        while data := fds.receive(requests)[0]:
+        while data := sockets.receive(requests)[0]:
             request = msgspec.json.decode(data)
-            fds.send(requests, msgspec.json.encode(_spawn(requests, request, server, known)))
+            sockets.send(requests, msgspec.json.encode(_spawn(requests, request, server, known)))
     finally:
         os._exit(0)
 

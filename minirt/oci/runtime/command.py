@@ -58,17 +58,27 @@ class Log:
         for text in texts:
             self._write("warning", text)
 
+    def warnings_aside(self, texts: list[str]) -> None:
+        """Tell of warnings in the file alone, if there is one: stderr is the program's by now."""
+        for text in texts if self._path else []:
+            self._append("warning", text)
+
     def _write(self, level: str, text: str) -> None:
+        line = self._append(level, text)
+        sys.stderr.write(f"{text}\n" if self._path else line)
+
+    def _append(self, level: str, text: str) -> str:
+        """Write a line to the file, if there is one; return it."""
         import datetime
         import json
 
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         plain = f"time={json.dumps(now)} level={level} msg={json.dumps(text)}\n"
         line = json.dumps({"level": level, "msg": text, "time": now}) + "\n" if self._form == "json" else plain
-        sys.stderr.write(line if not self._path else f"{text}\n")
         if self._path:
             with open(self._path, "a") as file:
                 file.write(line)
+        return line
 
 
 def _call(chosen: Arguments, log: Log) -> int:

@@ -7,11 +7,10 @@ import contextlib
 import os
 import select
 import signal
-import socket
 from collections.abc import Iterator
 
 from minirt.errors import InvalidInput, StepFailed
-from minirt.linux import fds, process
+from minirt.linux import fds, process, sockets
 
 CHUNK = 1 << 16
 
@@ -32,10 +31,12 @@ def check(terminal: bool, console_socket: str, *, detach: bool) -> None:
 
 def hand_over(path: str, master: int) -> None:
     """Send a terminal's master to the one who listens at ``path``, with its name. Raises StepFailed: nobody does."""
+    import socket
+
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.connect(path)
-            fds.send(connection, os.fsencode(f"/dev/pts/{_number(master)}"), [master])
+            sockets.send(connection, os.fsencode(f"/dev/pts/{_number(master)}"), [master])
     except OSError as error:
         raise StepFailed.from_os_error(f"send the terminal to {path}", error) from error
     finally:

@@ -5,15 +5,18 @@ create ─▶ {"type": "go", "state": …}    prestart and createRuntime have ru
 create ◀─ {"type": "ready"} ─ init      at the gate; create ends, init listens on gate.sock
 start  ─▶ {"type": "start", "state": …} through gate.sock; init runs startContainer, then execve
 start  ◀─ {"type": "failed", …}, or the end of file when execve has closed init's end
+
+``run`` starts what it has made itself: there the last two go over the pair, and no gate.sock is made.
 """
 
 import os
-import socket
+from typing import Any
 
 from msgspec import structs
 
-from minirt.linux import fds
+from minirt.linux import fds, sockets
 from minirt.linux.operation import Operation
+from minirt.linux.sockets import Socket
 from minirt.namespaces.rootfs import PivotRoot, ReadonlyRoot
 from minirt.oci import hooks, sync
 from minirt.oci.hooks import Hook, Hooks
@@ -40,6 +43,10 @@ class AwaitHooks(Operation[Init], frozen=True):
         hooks.run("createContainer", self.hooks, message["state"])
 
 
+OWN_PAIR = -1
+"""The gate of a container that its own maker starts: the pair that they have."""
+
+
 class WaitAtGate(Operation[Init], frozen=True):
     """Stand at the gate until ``start`` calls."""
 
@@ -52,20 +59,30 @@ class WaitAtGate(Operation[Init], frozen=True):
         return f"say ready, wait for start{own}"
 
     def execute(self, context: Init) -> None:
-        """Report, then listen. From the call on the caller takes the shim's place."""
+        """Report, then wait. From a call on the caller takes the shim's place."""
         sync.send(context.sync, {"type": "ready"})
+        message = self._own(context) if self.listener == OWN_PAIR else self._called(context)
+        hooks.run("startContainer", self.hooks, message["state"])
+
+    def _own(self, context: Init) -> dict[str, Any]:
+        message, _ = sync.receive(context.sync)
+        if message is None:
+            os._exit(125)
+        return message
+
+    def _called(self, context: Init) -> dict[str, Any]:
         context.sync.close()
         message = None
-        with socket.socket(fileno=self.listener) as listener:
-            while message is None:  # who calls and says nothing was killed; the next one may
-                context.sync, _ = listener.accept()
-                message, _ = sync.receive(context.sync)
-        hooks.run("startContainer", self.hooks, message["state"])
+        while message is None:  # who calls and says nothing was killed; the next one may
+            context.sync = sockets.accept(self.listener)
+            message, _ = sync.receive(context.sync)
+        os.close(self.listener)
+        return message
 
 
 def with_gate(plan: Plan, listener: int, moments: Hooks, preserved: int) -> Plan:
     """Return a plan whose init waits on ``listener``, runs its hooks, and keeps ``preserved`` descriptors from 3 on."""
-    kept = (listener, *range(3, 3 + preserved))
+    kept = (*([listener] if listener != OWN_PAIR else []), *range(3, 3 + preserved))
     inside: list[Operation[Init]] = []
     is_built = not (moments.prestart or moments.create_runtime or moments.create_container)
     for operation in plan.inside:
@@ -94,11 +111,16 @@ def call(path: str, state: str, command: str) -> None:
     directory, name = os.path.split(path)
     with (
         fds.closing(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as at,
-        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection,
+        sockets.seqpacket() as connection,
     ):
         connection.connect(f"/proc/self/fd/{at}/{name}")
         os.unlink(path)
-        sync.send(connection, {"type": "start", "state": state})
-        message, _ = sync.receive(connection)
+        open_own(connection, state, command)
+
+
+def open_own(pair: Socket, state: str, command: str) -> None:
+    """Let the init at the other end through; return once its program runs. Raises MinirtError: what init failed at."""
+    sync.send(pair, {"type": "start", "state": state})
+    message, _ = sync.receive(pair)
     if message is not None:
         raise sync.failure(message, command)

@@ -45,7 +45,8 @@ def _run(chosen: Arguments, log: Log) -> int:
     from minirt.oci.runtime import lifecycle
 
     options = _options(chosen, detach=chosen.flags["detach"])
-    return lifecycle.run(place_of(chosen), chosen.flags["bundle"], options, keep=chosen.flags["keep"])
+    flags = chosen.flags
+    return lifecycle.run(place_of(chosen), flags["bundle"], options, log.warnings_aside, keep=flags["keep"])
 
 
 def _start(chosen: Arguments, log: Log) -> int:

@@ -10,17 +10,16 @@ Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md, "
 """
 
 import contextlib
-import datetime
 import os
 import signal
-import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct, field, structs
 
 from minirt.cgroups import tree
-from minirt.errors import Conflict, InvalidInput, MinirtError, ShimError, StepFailed
-from minirt.linux import process
+from minirt.errors import Conflict, InvalidInput, ShimError, StepFailed
+from minirt.linux import process, sockets
 from minirt.oci import executor, hooks, sync
 from minirt.oci import spec as specs
 from minirt.oci.compile import compile_spec
@@ -51,32 +50,67 @@ def create(place: Place, bundle: str, options: Options) -> list[str]:
         InvalidInput: the bundle's config.json, or its terminal, makes no sense.
         StepFailed: the kernel refused a step, or a hook failed.
     """
+    spec, plan, made = _prepare(place, bundle, options)
+    with _taken_down_unless_done(place), sockets.seqpacket() as listener:
+        with _directory(place) as at:
+            listener.bind(f"{at}/gate.sock")
+        listener.listen(1)
+        plan = gate.with_gate(plan, listener.fileno(), spec.hooks, options.preserve_fds)
+        with _launched(place, made, plan) as (launched, made):
+            return _until_ready(launched, made, spec, plan, options)
+
+
+def _prepare(place: Place, bundle: str, options: Options) -> tuple[Spec, Plan, State]:
+    """Read the bundle, decide all that will be done, and take the id."""
     bundle = os.path.abspath(bundle)
     spec = specs.load(f"{bundle}/config.json")
     if spec.hostname and "uts" not in {space.type for space in spec.linux.namespaces}:
         why = "linux.namespaces has none of type uts: it would be the host's name"
         raise InvalidInput("use the spec's hostname", why, "add one, or leave the hostname out")
     console.check(spec.process.terminal, options.console_socket, detach=options.detach)
-    found = tree.find()
     path = cgroup_path(spec, place.id)
     spec = structs.replace(spec, linux=structs.replace(spec.linux, cgroups_path=path))
-    plan = compile_spec(spec, bundle, None, found, last_cap(), seccomp.filter_of(spec.linux.seccomp))
+    plan = compile_spec(spec, bundle, None, tree.find(), last_cap(), seccomp.filter_of(spec.linux.seccomp))
     made = State(
         id=place.id,
         bundle=bundle,
         rootfs=os.path.normpath(os.path.join(bundle, spec.root.path)),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        created=_now(),
         cgroup=plan.cgroup,
         annotations=spec.annotations,
         has_poststop=bool(spec.hooks.poststop),
     )
     place.make(made)
+    return spec, plan, made
+
+
+@contextlib.contextmanager
+def _taken_down_unless_done(place: Place) -> Iterator[None]:
+    """Hold the container's lock; at an error take down what has been made of it."""
     with place.locked():
         try:
-            return _launch(place, made, spec, plan, options)
+            yield
         except BaseException as error:
             ending.take_down(place, place.load(), owns_cgroup=not isinstance(error, Conflict))
             raise
+
+
+@contextlib.contextmanager
+def _launched(place: Place, made: State, plan: Plan) -> Iterator[tuple[Launched, State]]:
+    """Start init, and write down which process it is; hang up at the end of the block."""
+    launched = executor.launch(plan, (0, 1, 2))
+    with contextlib.ExitStack() as stack:
+        stack.callback(launched.sync.close)
+        stack.callback(os.close, launched.pidfd)
+        made = made._replace(pid=launched.pid, start_time=process.start_time(launched.pid))
+        place.save(made)
+        yield launched, made
+
+
+def _now() -> str:
+    """Return the time as RFC 3339 has it, to the microsecond."""
+    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds // 1000:06d}Z"
 
 
 def cgroup_path(spec: Spec, container_id: str) -> str:
@@ -98,25 +132,6 @@ def _slices(name: str) -> list[str]:
     return ["-".join(parts[: count + 1]) + ".slice" for count in range(len(parts)) if name != "-.slice"]
 
 
-def _launch(place: Place, made: State, spec: Spec, plan: Plan, options: Options) -> list[str]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        with _directory(place) as at:
-            listener.bind(f"{at}/gate.sock")
-        listener.listen(1)
-        plan = gate.with_gate(plan, listener.fileno(), spec.hooks, options.preserve_fds)
-        launched = executor.launch(plan, (0, 1, 2))
-    warnings = [*plan.warnings, *launched.warnings]
-    made = made._replace(pid=launched.pid, start_time=process.start_time(launched.pid))
-    place.save(made)
-    with contextlib.ExitStack() as stack:
-        stack.callback(launched.sync.close)
-        stack.callback(os.close, launched.pidfd)
-        _until_ready(launched, made, spec, options, warnings)
-    if options.pid_file:
-        write_pid(options.pid_file, made.pid)
-    return warnings
-
-
 @contextlib.contextmanager
 def _directory(place: Place) -> Iterator[str]:
     """Yield a short name of the container's directory: a socket's address has room for 107 bytes."""
@@ -127,8 +142,9 @@ def _directory(place: Place) -> Iterator[str]:
         os.close(fd)
 
 
-def _until_ready(launched: Launched, made: State, spec: Spec, options: Options, warnings: list[str]) -> None:
-    """Hear init out until it stands at its gate. Raises MinirtError: it does not get there."""
+def _until_ready(launched: Launched, made: State, spec: Spec, plan: Plan, options: Options) -> list[str]:
+    """Hear init out until it stands at its gate; return warnings. Raises MinirtError: it does not get there."""
+    warnings = [*plan.warnings, *launched.warnings]
     while True:
         message, received = sync.receive(launched.sync)
         if message is None:
@@ -147,7 +163,10 @@ def _until_ready(launched: Launched, made: State, spec: Spec, options: Options, 
             case "failed":
                 raise sync.failure(message, spec.process.args[0])
             case "ready":
-                return
+                break
+    if options.pid_file:
+        write_pid(options.pid_file, made.pid)
+    return warnings
 
 
 def take_terminal(master: int, console_socket: str, terminals: list[int]) -> None:
@@ -191,18 +210,19 @@ def start(place: Place) -> list[str]:
     return [str(failure) for failure in failures]
 
 
-def run(place: Place, bundle: str, options: Options, *, keep: bool = False) -> int:
+def run(place: Place, bundle: str, options: Options, warn: Callable[[list[str]], None], *, keep: bool = False) -> int:
     """Create and start a container; unless detached, pass signals on, wait for its end and delete it.
 
-    Return its exit code: 128 and the signal's number if by one, as a shell has it.
+    Nobody else is to start it, so its gate is the pair that it was made with. ``warn`` gets warnings before its program
+    runs. Return its exit code: 128 and the signal's number if by one, as a shell has it.
     """
-    create(place, bundle, options)
-    made = place.load()
-    try:
-        start(place)
-    except MinirtError:
-        ending.delete(place, force=True)
-        raise
+    spec, plan, made = _prepare(place, bundle, options)
+    plan = gate.with_gate(plan, gate.OWN_PAIR, spec.hooks, options.preserve_fds)
+    with _taken_down_unless_done(place), _launched(place, made, plan) as (launched, made):
+        warn(_until_ready(launched, made, spec, plan, options))
+        gate.open_own(launched.sync, _document(made, "created"), spec.process.args[0])
+        failures = hooks.run_all("poststart", spec.hooks.poststart, _document(made, "running"))
+    warn([str(failure) for failure in failures])
     if options.detach:
         return 0
     for master in options.terminals:

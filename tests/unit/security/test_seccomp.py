@@ -191,7 +191,7 @@ def test_a_filter_is_kept_with_its_profile(kept: Path) -> None:
     assert found is not None
     assert found.program == compile_profile(PROFILE)
     (file,) = kept.iterdir()
-    assert file == path_of(msgspec.json.encode(PROFILE))
+    assert str(file) == path_of(msgspec.json.encode(PROFILE))
     assert file.read_bytes().endswith(b"\n" + msgspec.json.encode(PROFILE) + b"\n" + found.program)
     assert kept.stat().st_mode & 0o777 == 0o700
     assert filter_of(PROFILE) is found
@@ -219,7 +219,7 @@ def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(kept: Path) -> No
 def test_another_profiles_filter_is_not_taken(kept: Path) -> None:
     other = Seccomp("SCMP_ACT_ALLOW", syscalls=(Rule(("rmdir",), "SCMP_ACT_ERRNO"),))
     found = filter_of(other)
-    path_of(msgspec.json.encode(other)).rename(path_of(msgspec.json.encode(PROFILE)))
+    Path(path_of(msgspec.json.encode(other))).rename(path_of(msgspec.json.encode(PROFILE)))
     again = filter_of(PROFILE)
     assert again is not None
     assert again != found

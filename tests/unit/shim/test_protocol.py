@@ -9,7 +9,7 @@ import pytest
 from minirt import paths
 from minirt.cgroups.resources import Memory, Resources
 from minirt.errors import Conflict, MinirtError, ShimError
-from minirt.linux import fds
+from minirt.linux import sockets
 from minirt.oci.spec import Process
 from minirt.shim import protocol
 from minirt.shim.client import ShimClient
@@ -92,13 +92,13 @@ class TestClient:
     @staticmethod
     def answered(shim: socket.socket, *answers: Answer) -> None:
         for answer in answers:
-            fds.send(shim, protocol.encode(answer))
+            sockets.send(shim, protocol.encode(answer))
 
     def test_an_answer(self, ends: tuple[ShimClient, socket.socket]) -> None:
         client, shim = ends
         self.answered(shim, Answer(event={"container": "c"}), Answer(1, ok={"pid": 4}))
         assert client.call(protocol.Start("c")) == {"pid": 4}
-        data, _ = fds.receive(shim)
+        data, _ = sockets.receive(shim)
         assert protocol.decode_request(data) == Envelope(1, protocol.VERSION, protocol.Start("c"))
 
     def test_an_error_is_raised_as_itself(self, ends: tuple[ShimClient, socket.socket]) -> None:
@@ -110,7 +110,7 @@ class TestClient:
     def test_descriptors_that_nobody_asked_for_are_closed(self, ends: tuple[ShimClient, socket.socket]) -> None:
         client, shim = ends
         with open("/dev/null") as null:
-            fds.send(shim, protocol.encode(Answer(1, ok={})), [null.fileno()])
+            sockets.send(shim, protocol.encode(Answer(1, ok={})), [null.fileno()])
             assert client.call(protocol.Start("c")) == {}
 
     def test_a_shim_that_cannot_read_the_request(self, ends: tuple[ShimClient, socket.socket]) -> None:
