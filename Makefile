@@ -54,6 +54,7 @@ test-vm: setup-test ## in the VM, the tests that need cgroup v2 controllers
 	MINIRT_REQUIRE=cgroup2 vm/run make --no-print-directory test-root MARK=vm ARGS='$(ARGS)'
 
 bench: setup-test ## minirt beside crun, docker and podman, as ratios
+	$(VENV)/bin/python -m minirt.oci.runtime.launcher $(VENV)/bin/minirt-oci
 	$(AS_ROOT) $(VENV)/bin/python -m tests.bench $(ARGS)
 
 clean: ## remove what was built here; the VM's disk in ~/.cache/minirt stays

@@ -6,7 +6,6 @@ types of UUIDs, decimals and dates, to know them when it meets one. None is in a
 ours, so it is shown stand-ins: another 5 ms. Who imports those modules later gets the real ones.
 """
 
-import importlib
 import sys
 import types
 
@@ -30,7 +29,9 @@ def msgspec_alone() -> None:
 
 def _shown() -> dict[str, types.ModuleType]:
     """Return what msgspec finds under the names of modules that nobody has imported yet."""
-    shown = {"datetime": importlib.import_module("_datetime")}  # its classes, without their copies in Python
+    import _datetime  # type: ignore[import-not-found]  # its classes, without their copies in Python
+
+    shown: dict[str, types.ModuleType] = {"datetime": _datetime}
     shown |= dict.fromkeys(ABSENT)  # type: ignore[arg-type]  # None: importing it fails
     for name, attributes in STAND_INS.items():
         shown[name] = types.ModuleType(name)

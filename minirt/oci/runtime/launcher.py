@@ -5,13 +5,15 @@
 The script that pip makes has Python look through the environment, the user's packages and every .pth file before its
 first line: 5 ms, as long as an empty Python takes. Ours starts with ``-I -S -B`` and names the few directories that
 are searched, so it means the same whoever calls it: by any name, through a symlink, in any directory, with any
-environment. It is for the installation that it was written in; ``tools/make-venv`` writes it over the one of pip.
+environment. It is for the installation that it was written in; ``tools/make-venv`` writes it over the one of pip. With
+it goes an archive of what it imports (archive.py).
 
 Source: https://docs.python.org/3/using/cmdline.html, "Miscellaneous options"; execve(2), "Interpreter scripts"
 """
 
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,10 +33,23 @@ import sys
 
 gc.disable()
 sys.path += {directories}
+from minirt.oci.runtime import archive
+
+archive.install()
 from minirt.oci.runtime.command import main
 
 main()
 """
+
+IMPORTED = """\
+import sys
+sys.path += {directories}
+from minirt import imports
+imports.msgspec_alone()
+from minirt.oci.runtime import archive, command, handlers, lifecycle
+archive.write(sorted(sys.modules))
+"""
+"""What ``run`` and ``create`` import, in the order in which they do: the others need parts of it."""
 
 
 def script(python: str, directories: Iterable[str]) -> str:
@@ -65,14 +80,18 @@ def _directory_of(name: str) -> str:
 
 
 def write(path: Path) -> None:
-    """Write the script of this installation, whole or not at all: an engine may be calling the old one.
+    """Write the script of this installation and its archive, each whole or not at all: an engine may be calling them.
 
     Raises:
         InvalidInput: the interpreter's path cannot stand in a script.
-        OSError: the file cannot be written.
+        OSError: a file cannot be written.
+        CalledProcessError: what it imports cannot be imported.
     """
+    directories = directories_of(NEEDED)
+    text = script(sys.executable, directories)
+    subprocess.run([sys.executable, "-ISB", "-c", IMPORTED.format(directories=directories)], check=True)
     new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(script(sys.executable, directories_of(NEEDED)))
+    new.write_text(text)
     new.chmod(0o755)
     new.rename(path)
 
