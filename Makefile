@@ -25,7 +25,7 @@ setup: ## install Debian's packages that minirt needs and this machine lacks, an
 setup-test: setup ## install the packages that the tests need too: docker, containerd, podman, crun, runc, QEMU, …
 	@tools/debian-packages test
 
-$(VENV)/.complete: pyproject.toml setup.py minirt/linux/_build.py minirt/oci/runtime/launcher.py tools/make-venv
+$(VENV)/.complete: pyproject.toml setup.py minirt/linux/_build.py minirt/launcher.py minirt/archive.py tools/make-venv
 	@tools/make-venv $(VENV)
 	@touch $@
 endif
@@ -54,7 +54,7 @@ test-vm: setup-test ## in the VM, the tests that need cgroup v2 controllers
 	MINIRT_REQUIRE=cgroup2 vm/run make --no-print-directory test-root MARK=vm ARGS='$(ARGS)'
 
 bench: setup-test ## minirt beside crun, docker and podman, as ratios
-	$(VENV)/bin/python -m minirt.oci.runtime.launcher $(VENV)/bin/minirt-oci
+	for command in minirt minirt-oci; do $(VENV)/bin/python -m minirt.launcher $$command $(VENV)/bin/$$command; done
 	$(AS_ROOT) $(VENV)/bin/python -m tests.bench $(ARGS)
 
 clean: ## remove what was built here; the VM's disk in ~/.cache/minirt stays

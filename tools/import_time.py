@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from minirt.oci.runtime import launcher
+from minirt import launcher
 
 RUNS = 7
 BARE = [sys.executable, "-ISB", "-c"]
@@ -64,7 +64,7 @@ def starts() -> list[Start]:
 
 
 def _oci(code: str) -> list[str]:
-    path = f"import sys; sys.path += {launcher.directories_of(launcher.NEEDED)}"
+    path = f"import sys; sys.path += {launcher.directories_of(launcher.COMMANDS['minirt-oci'].packages)}"
     return [*BARE, f"{path}; {code}"]
 
 

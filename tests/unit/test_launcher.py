@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from minirt import launcher
 from minirt.errors import InvalidInput
-from minirt.oci.runtime import launcher
 
 
 def test_finds_the_packages_that_minirt_oci_needs() -> None:
-    found = launcher.directories_of(launcher.NEEDED)
-    assert str(Path(launcher.__file__).parents[3]) in found
+    found = launcher.directories_of(launcher.COMMANDS["minirt-oci"].packages)
+    assert str(Path(launcher.__file__).parents[1]) in found
     assert len(found) == len(set(found))
 
 
@@ -23,12 +23,12 @@ def test_a_package_that_is_missing_is_named() -> None:
 @pytest.mark.parametrize("python", ["/opt/my python/bin/python3", "/" + "x" * 260])
 def test_refuses_an_interpreter_that_no_script_can_name(python: str) -> None:
     with pytest.raises(InvalidInput, match="first line of a script"):
-        launcher.script(python, [])
+        launcher.script("minirt-oci", python, [])
 
 
 @pytest.mark.parametrize("name", ["minirt-oci", "crun"])
 def test_runs_by_any_name_anywhere_with_no_environment(tmp_path: Path, name: str) -> None:
-    launcher.write(tmp_path / name)
+    launcher.write("minirt-oci", tmp_path / name)
     (tmp_path / "link").symlink_to(name)
     for called in (name, "link"):
         done = subprocess.run([tmp_path / called, "--version"], cwd="/", env={}, capture_output=True, check=True)
@@ -37,7 +37,7 @@ def test_runs_by_any_name_anywhere_with_no_environment(tmp_path: Path, name: str
 
 
 def test_heeds_nothing_of_pythons_environment(tmp_path: Path) -> None:
-    launcher.write(tmp_path / "minirt-oci")
+    launcher.write("minirt-oci", tmp_path / "minirt-oci")
     (tmp_path / "json.py").write_text("raise SystemExit('imported')")
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONSTARTUP": str(tmp_path / "json.py")}
     done = subprocess.run(

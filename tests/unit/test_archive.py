@@ -1,4 +1,4 @@
-"""The archive of modules, each time in a Python of its own that is started as minirt-oci is."""
+"""The archive of modules, each time in a Python of its own that is started as ours are."""
 
 import subprocess
 import sys
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from minirt.oci.runtime import launcher
+from minirt import launcher
 
-SAYS = "from minirt.oci.runtime import archive; archive.install({archive!r}); import one; print(one.said, one.__file__)"
+SAYS = "from minirt import archive; archive.install('x', {archive!r}); import one; print(one.said, one.__file__)"
 LOADER = "; print(type(one.__spec__.loader).__name__)"
 
 
@@ -25,7 +25,7 @@ def python(directory: Path, code: str) -> list[str]:
 def source(tmp_path: Path) -> Path:
     """A module, and an archive of it beside it."""
     (tmp_path / "one.py").write_text("said = 'before'")
-    write = f"import one; from minirt.oci.runtime import archive; archive.write(['one'], {str(tmp_path / 'kept')!r})"
+    write = f"import one; from minirt import archive; archive.write('x', ['one'], {str(tmp_path / 'kept')!r})"
     python(tmp_path, write)
     return tmp_path / "one.py"
 
@@ -66,7 +66,7 @@ def test_packages_are_packages(tmp_path: Path) -> None:
     (tmp_path / "outer" / "__init__.py").touch()
     (tmp_path / "outer" / "inner.py").write_text("here = __name__, __package__")
     kept = str(tmp_path / "kept")
-    write = f"import outer; from minirt.oci.runtime import archive; archive.write(['outer'], {kept!r})"
+    write = f"import outer; from minirt import archive; archive.write('x', ['outer'], {kept!r})"
     python(tmp_path, write)
-    use = f"from minirt.oci.runtime import archive; archive.install({kept!r}); from outer import inner"
+    use = f"from minirt import archive; archive.install('x', {kept!r}); from outer import inner"
     assert python(tmp_path, f"{use}; print(*inner.here)") == ["outer.inner outer"]
