@@ -4,7 +4,6 @@ import contextlib
 import gc
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -83,7 +82,7 @@ def in_foreground(zygote: Zygote, pod: Pod, options: Options) -> int:
         finally:
             if not options["keep"]:
                 worker.remove()
-                shutil.rmtree(requests.log_directory(pod), ignore_errors=True)
+                _remove_logs(pod)
 
 
 def _worker(zygote: Zygote, pod: Pod, options: Options, observer: events.Observer, *, fail_fast: bool) -> PodWorker:
@@ -248,5 +247,11 @@ def _run_or_remove(worker: PodWorker, pod: Pod) -> int:
         return worker.run()
     except (MinirtError, OSError):
         worker.remove()
-        shutil.rmtree(requests.log_directory(pod), ignore_errors=True)
+        _remove_logs(pod)
         raise
+
+
+def _remove_logs(pod: Pod) -> None:
+    import shutil  # for removals only: 2 ms
+
+    shutil.rmtree(requests.log_directory(pod), ignore_errors=True)

@@ -10,7 +10,6 @@ Source: https://kubernetes.io/docs/concepts/storage/volumes/
 """
 
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +157,8 @@ def remove(pod_uid: str) -> None:
     Raises:
         StepFailed: a file cannot be removed.
     """
+    import shutil  # for removals only: 2 ms
+
     top = paths.volumes_dir(pod_uid)
     try:
         for point in _mounts_below(top):
