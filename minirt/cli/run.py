@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minirt.cli import flags
+from minirt.cli import flags, userns
 from minirt.cli.main import need_root
 from minirt.errors import InvalidInput
 
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 @click.option("--network", type=click.Choice(["none", "host", "bridge"]), default="bridge", show_default=True)
 @click.option("-p", "--publish", multiple=True, metavar="HOST:PORT[/udp]", help="Lead a port of the host to it.")
 @click.option("--pid", "pid_mode", type=click.Choice(["private", "host"]), default="private", help="PID namespace.")
+@click.option("--userns", default="", metavar="MODE", help="User namespace: host, or auto (a free range of ids).")
+@click.option("--uidmap", multiple=True, metavar="INSIDE:HOST:SIZE", help="Map users' ids in a user namespace.")
+@click.option("--gidmap", multiple=True, metavar="INSIDE:HOST:SIZE", help="Map groups' ids (default: as --uidmap).")
+@click.option("--subuidname", default="", metavar="NAME", help="Map the ids that /etc/subuid gives to NAME.")
+@click.option("--subgidname", default="", metavar="NAME", help="Map the ids that /etc/subgid gives to NAME.")
 @click.option("--ipc", type=click.Choice(["private", "host"]), default="private", help="IPC namespace.")
 @click.option("-w", "--workdir", default="", help="Working directory.")
 @click.option("-u", "--user", default="", help="User: name or uid, with :group.")
@@ -167,6 +172,7 @@ def configure(
 
     choices = flags.security(options["security_opt"])
     name = flags.name(options["name"]) if options["name"] else f"run-{new_id()[:8]}"
+    ids = userns.read(options)
     sandbox = SandboxConfig(
         name=name,
         uid=name,
@@ -177,6 +183,9 @@ def configure(
         ports=flags.ports(options["publish"], options["network"]),
         single=True,
         trace=options["trace"],
+        uid_map=ids.uid_map,
+        gid_map=ids.gid_map,
+        auto_ids=options["userns"] == "auto",
     )
     nodes, rules = flags.devices(options["device"])
     config = ContainerConfig(

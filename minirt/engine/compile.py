@@ -12,13 +12,14 @@ from minirt import paths
 from minirt.cgroups.devices import ALLOW_ALL
 from minirt.cgroups.resources import DeviceRule
 from minirt.engine.devices import DEFAULT_RULES
-from minirt.engine.records import ContainerConfig, SandboxRecord, Security, Volume
+from minirt.engine.records import ContainerConfig, SandboxConfig, SandboxRecord, Security, Volume
 from minirt.engine.users import Identity
 from minirt.errors import InvalidInput
 from minirt.images.image import ImageConfig
+from minirt.namespaces.idmap import Map
 from minirt.oci import VERSION
 from minirt.oci.compile import DEFAULT_PATH
-from minirt.oci.spec import Capabilities, Device, Linux, Mount, Namespace, Process, Root, Spec, User
+from minirt.oci.spec import Capabilities, Device, IdMapping, Linux, Mount, Namespace, Process, Root, Spec, User
 from minirt.pod.sandbox import pin_path
 from minirt.security.capabilities import capability_sets
 from minirt.security.profile import Seccomp, here, resolve
@@ -97,6 +98,8 @@ def compile_container(
             masked_paths=() if privileged else masked,
             readonly_paths=() if privileged else readonly,
             seccomp=seccomp_of(security, sets.bounding),
+            uid_mappings=_mappings(sandbox.config.uid_map),
+            gid_mappings=_mappings(sandbox.config.gid_map),
         ),
         annotations=config.annotations,
     )
@@ -149,7 +152,13 @@ def namespaces(sandbox: SandboxRecord) -> tuple[Namespace, ...]:
         own.append(Namespace("pid"))
     elif sandbox.config.pid == "pod":
         own.append(Namespace("pid", pin_path(directory, "pid")))
+    if sandbox.config.uid_map:
+        own.append(Namespace("user", pin_path(directory, "user")))
     return (*own, *shared)
+
+
+def _mappings(lines: Map) -> tuple[IdMapping, ...]:
+    return tuple(IdMapping(*line) for line in lines)
 
 
 def shared_kinds(network: str, sandbox: SandboxRecord) -> tuple[str, ...]:
@@ -184,13 +193,16 @@ def mounts(config: ContainerConfig, sandbox: SandboxRecord) -> tuple[Mount, ...]
         if f"/etc/{name}" not in taken:
             found.append(Mount(f"/etc/{name}", "bind", str(directory / name), ("rbind", "rprivate")))
     found = [mount for mount in found if mount.destination not in taken]
-    return (*found, *(_volume(volume) for volume in sorted(config.volumes, key=_depth)))
+    return (*found, *(_volume(volume, sandbox.config) for volume in sorted(config.volumes, key=_depth)))
 
 
 def _depth(volume: Volume) -> int:
     return Path(volume.destination).as_posix().rstrip("/").count("/")
 
 
-def _volume(volume: Volume) -> Mount:
+def _volume(volume: Volume, config: SandboxConfig) -> Mount:
+    """Return a volume's mount. In a user namespace its files belong to the same users as on disk, as in Kubernetes:
+    what the container's root writes is root's."""
     options = ("rbind", f"r{volume.propagation}", *(("ro",) if volume.readonly else ()))
-    return Mount(volume.destination, "bind", volume.source, options)
+    uids, gids = _mappings(config.uid_map), _mappings(config.gid_map)
+    return Mount(volume.destination, "bind", volume.source, options, uids, gids)

@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from minirt.cgroups.resources import Resources
+from minirt.namespaces.idmap import Map
 from minirt.oci.spec import Device, Rlimit
 from minirt.security.profile import Choice
 
@@ -33,6 +34,8 @@ class SandboxConfig(Struct, frozen=True, omit_defaults=True):
     """A sandbox as asked for. ``owner`` is who lists it: ``cli``, ``cri``, or a kubelet's name.
 
     ``dns_servers`` empty: the host's resolv.conf. ``single``: it ends with its one container (``minirt run``).
+    ``uid_map`` and ``gid_map`` are those of its user namespace, empty for the host's; with ``auto_ids`` a free range is
+    found when it is made.
     """
 
     name: str
@@ -58,6 +61,9 @@ class SandboxConfig(Struct, frozen=True, omit_defaults=True):
     log_directory: str = ""
     single: bool = False
     trace: bool = False
+    uid_map: Map = ()
+    gid_map: Map = ()
+    auto_ids: bool = False
 
 
 class Volume(Struct, frozen=True, omit_defaults=True):

@@ -16,8 +16,9 @@ from msgspec import Struct, field
 from minirt import journal
 from minirt.cgroups import lifecycle
 from minirt.errors import MinirtError, ShimError, StepFailed
-from minirt.linux import fds, operation, process
+from minirt.linux import operation, process
 from minirt.linux.operation import Operation
+from minirt.namespaces import idmap
 from minirt.oci import sync
 from minirt.oci.init import Init
 from minirt.oci.plan import Plan
@@ -33,6 +34,15 @@ class Launched(Struct):
     pidfd: int
     sync: socket.socket
     warnings: list[str] = field(default_factory=list)
+
+
+class _Child(Struct, frozen=True):
+    """What a clone is to do and with what: its plan, its stdio, its end of the pair, its name in the journal."""
+
+    plan: tuple[Operation[Init], ...]
+    stdio: tuple[int, int, int]
+    sync: socket.socket
+    name: str
 
 
 def launch(plan: Plan, stdio: tuple[int, int, int]) -> Launched:
@@ -58,14 +68,9 @@ def launch(plan: Plan, stdio: tuple[int, int, int]) -> Launched:
 
 
 def _map_ids(launched: Launched, plan: Plan) -> None:
-    """Write the maps of init's user namespace, uids before gids, and tell it; if that fails, see init's end.
-
-    setgroups stays allowed: only a writer without CAP_SETGID outside would have to give it up first.
-    Source: user_namespaces(7), "Defining user and group ID mappings"
-    """
+    """Write the maps of init's user namespace, and tell it; if that fails, see init's end."""
     try:
-        for name, lines in (("uid_map", plan.uid_map), ("gid_map", plan.gid_map)):
-            fds.write_file(f"/proc/{launched.pid}/{name}", "".join(f"{a} {b} {n}\n" for a, b, n in lines))
+        idmap.write(launched.pid, plan.uid_map, plan.gid_map)
         sync.send(launched.sync, {"type": "mapped"})
     except OSError as error:
         launched.sync.close()
@@ -83,18 +88,24 @@ def spawn(
     stdio: tuple[int, int, int],
     cgroup_fd: int,
     description: str,
+    *,
+    name: str = "init",
 ) -> Launched:
-    """Clone a child (through a stage, where ``stage`` has something to join first) that executes ``inside``."""
+    """Clone a child (through a stage, where ``stage`` has something to join first) that executes ``inside``.
+
+    ``name`` is what the journal calls it.
+    """
     outer, inner = sync.pair()
+    child = _Child(inside, stdio, inner, name)
     warnings: list[str] = []
     with inner:
         try:
             if stage:
-                pid, pidfd = _clone_in_stage(stage, clone_flags, inside, stdio, cgroup_fd, outer, inner, warnings)
+                pid, pidfd = _clone_in_stage(stage, clone_flags, child, cgroup_fd, outer, warnings)
             else:
                 pid, pidfd = process.clone3(clone_flags, cgroup_fd)
                 if pid == 0:
-                    _inside(inside, stdio, inner)
+                    _inside(child)
         except OSError as error:
             outer.close()
             raise StepFailed.from_os_error(description, error, stage=journal.stage, step="clone3") from error
@@ -120,11 +131,9 @@ def note_last_step(filter: Filter | None, command: str, pid: int, error: MinirtE
 def _clone_in_stage(
     stage: tuple[Operation[Init], ...],
     clone_flags: int,
-    inside: tuple[Operation[Init], ...],
-    stdio: tuple[int, int, int],
+    child: _Child,
     cgroup_fd: int,
     outer: socket.socket,
-    inner: socket.socket,
     warnings: list[str],
 ) -> tuple[int, int]:
     """Fork a stage that joins, clones init as our child, and hands its pidfd back. Return (pid, pidfd)."""
@@ -134,7 +143,7 @@ def _clone_in_stage(
         if stage_pid == 0:
             ours.close()
             outer.close()
-            _stage(stage, clone_flags, inside, stdio, cgroup_fd, stages, inner)
+            _stage(stage, clone_flags, child, cgroup_fd, stages)
         stages.close()
         try:
             message, received = sync.receive(ours)
@@ -156,11 +165,9 @@ def _clone_in_stage(
 def _stage(
     stage: tuple[Operation[Init], ...],
     clone_flags: int,
-    inside: tuple[Operation[Init], ...],
-    stdio: tuple[int, int, int],
+    child: _Child,
     cgroup_fd: int,
     report: socket.socket,
-    inner: socket.socket,
 ) -> NoReturn:
     """Be the stage: join, clone with CLONE_PARENT, report, exit."""
     journal.stage = "stage"
@@ -168,12 +175,12 @@ def _stage(
         sync.send_steps_to(report)
     try:
         tasks = os.open("/proc/self/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        context = Init(report, stdio)
+        context = Init(report, child.stdio)
         operation.run(list(stage), context)
         pid, pidfd = process.clone3(clone_flags | process.CLONE_PARENT, cgroup_fd, tasks)
         if pid == 0:
             report.close()
-            _inside(inside, stdio, inner, context.prepared)
+            _inside(child, context.prepared)
         sync.send(report, {"type": "cloned", "pid": pid}, pidfd)
         os._exit(0)
     except BaseException as error:  # noqa: BLE001  a stage must never return into its parent's code
@@ -181,20 +188,15 @@ def _stage(
         os._exit(125)
 
 
-def _inside(
-    inside: tuple[Operation[Init], ...],
-    stdio: tuple[int, int, int],
-    pair: socket.socket,
-    prepared: list[int] | None = None,
-) -> NoReturn:
+def _inside(child: _Child, prepared: list[int] | None = None) -> NoReturn:
     """Be init: from here on only the plan, and never back."""
     try:
-        journal.stage = "init"
+        journal.stage = child.name
         if journal.sink:
-            sync.send_steps_to(pair)
-        operation.run(list(inside), Init(pair, stdio, prepared=prepared or []))
+            sync.send_steps_to(child.sync)
+        operation.run(list(child.plan), Init(child.sync, child.stdio, prepared=prepared or []))
     except BaseException as error:  # noqa: BLE001  init must never return into its parent's code
-        _report_failure(pair, error)
+        _report_failure(child.sync, error)
     os._exit(125)
 
 
