@@ -11,6 +11,7 @@ from msgspec import structs
 from minirt import paths
 from minirt.cgroups.devices import ALLOW_ALL
 from minirt.cgroups.resources import DeviceRule
+from minirt.engine import inits
 from minirt.engine.devices import DEFAULT_RULES
 from minirt.engine.records import ContainerConfig, SandboxConfig, SandboxRecord, Security, Volume
 from minirt.engine.users import Identity
@@ -80,6 +81,7 @@ def compile_container(
         capabilities=Capabilities(sets.bounding, sets.effective, sets.permitted, sets.inheritable, sets.ambient),
         rlimits=config.rlimits,
         no_new_privileges=security.no_new_privileges,
+        apparmor_profile=security.apparmor,
         oom_score_adj=config.oom_score_adj,
     )
     masked = MASKED if security.masked is None else security.masked
@@ -129,7 +131,7 @@ def command_of(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:
         raise InvalidInput(
             f"start {config.name}", f"neither it nor the image {config.image} names a command", "name one"
         )
-    return args
+    return (inits.PLACE, "--", *args) if config.init else args
 
 
 def environment(
@@ -189,15 +191,20 @@ def mounts(config: ContainerConfig, sandbox: SandboxRecord) -> tuple[Mount, ...]
         Mount("/dev/shm", "bind", shm, ("rbind", *quiet)),
     ]
     taken = {os.path.normpath(volume.destination) for volume in config.volumes}
+    taken |= {one.destination for one in config.tmpfs}
     for name in SHARED_FILES:
         if f"/etc/{name}" not in taken:
             found.append(Mount(f"/etc/{name}", "bind", str(directory / name), ("rbind", "rprivate")))
     found = [mount for mount in found if mount.destination not in taken]
-    return (*found, *(_volume(volume, sandbox.config) for volume in sorted(config.volumes, key=_depth)))
+    if config.init:
+        found.append(Mount(inits.PLACE, "bind", config.init, ("bind", "ro")))
+    own = [_volume(volume, sandbox.config) for volume in config.volumes]
+    own += [Mount(one.destination, "tmpfs", "tmpfs", one.options) for one in config.tmpfs]
+    return (*found, *sorted(own, key=_depth))
 
 
-def _depth(volume: Volume) -> int:
-    return Path(volume.destination).as_posix().rstrip("/").count("/")
+def _depth(mount: Mount) -> int:
+    return Path(mount.destination).as_posix().rstrip("/").count("/")
 
 
 def _volume(volume: Volume, config: SandboxConfig) -> Mount:

@@ -75,6 +75,13 @@ class Volume(Struct, frozen=True, omit_defaults=True):
     propagation: Literal["private", "slave"] = "private"
 
 
+class Tmpfs(Struct, frozen=True):
+    """A tmpfs of the container's own, with mount options."""
+
+    destination: str
+    options: tuple[str, ...]
+
+
 class Security(Struct, frozen=True, omit_defaults=True):
     """What the container may do. ``user`` is ``uid``, ``name``, each with ``:group``; "" is the image's."""
 
@@ -90,10 +97,14 @@ class Security(Struct, frozen=True, omit_defaults=True):
     masked: tuple[str, ...] | None = None
     readonly: tuple[str, ...] | None = None
     seccomp: Choice = "default"
+    apparmor: str = ""
 
 
 class ContainerConfig(Struct, frozen=True, omit_defaults=True):
-    """A container as asked for. ``command`` replaces the image's entrypoint, ``args`` its arguments."""
+    """A container as asked for. ``command`` replaces the image's entrypoint, ``args`` its arguments.
+
+    ``init`` is a program of the host's that is to be PID 1 and run the command ("": the command is PID 1).
+    """
 
     name: str
     image: str
@@ -103,6 +114,8 @@ class ContainerConfig(Struct, frozen=True, omit_defaults=True):
     env: tuple[tuple[str, str], ...] = ()
     cwd: str = ""
     volumes: tuple[Volume, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    init: str = ""
     devices: tuple[Device, ...] = ()
     security: Security = Security()
     resources: Resources = Resources()
