@@ -3,8 +3,7 @@
 import ipaddress
 import os
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, get_args
 
 from minirt import paths
 from minirt.errors import InvalidInput, StepFailed
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from minirt.cgroups.resources import DeviceRule
     from minirt.engine.records import Port, Volume
     from minirt.oci.spec import Device
-    from minirt.security.profile import Choice
 
 UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -65,49 +63,16 @@ def directory(text: str) -> str:
     return text
 
 
-class SecurityOptions(NamedTuple):
-    """What --security-opt says."""
-
-    no_new_privileges: bool = False
-    seccomp: "Choice" = "default"
-
-
-def security(texts: tuple[str, ...]) -> SecurityOptions:
-    """Return docker's security options; the last of a kind counts.
-
-    Raises:
-        InvalidInput: there is no such option, or a profile is wrong.
-    """
-    found = SecurityOptions()
-    for text in texts:
-        key, _, value = text.partition("=") if "=" in text else text.partition(":")
-        if key == "seccomp" and value:
-            found = found._replace(seccomp=_seccomp(value))
-        elif key == "no-new-privileges" and value in {"", "true", "false"}:
-            found = found._replace(no_new_privileges=value != "false")
-        else:
-            do = "use seccomp=unconfined, seccomp=FILE or no-new-privileges"
-            raise InvalidInput(f"use the security option {text!r}", "minirt has none of this name and value", do)
-    return found
-
-
-def _seccomp(value: str) -> "Choice":
-    """Return no profile, the default one (docker calls it builtin), or the one in a file."""
-    from minirt.security import profile
-
-    if value == "unconfined":
-        return "unconfined"
-    return "default" if value == "builtin" else profile.load(Path(value))
-
-
 def volumes(texts: tuple[str, ...]) -> tuple["Volume", ...]:
-    """Return volumes, each with a place of its own."""
-    found = tuple(_volume(text) for text in texts)
-    places = [volume.destination for volume in found]
+    """Return volumes."""
+    return tuple(_volume(text) for text in texts)
+
+
+def check_places(places: list[str]) -> None:
+    """See that each volume and tmpfs has a place of its own. Raises InvalidInput."""
     for place in places:
         if places.count(place) > 1:
             raise InvalidInput(f"mount on {place}", "two volumes want to be there", "give each a place of its own")
-    return found
 
 
 def _volume(text: str) -> "Volume":

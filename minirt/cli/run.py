@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minirt.cli import flags
+from minirt.cli import confinement, flags, userns
 from minirt.cli.main import need_root
 from minirt.errors import InvalidInput
 
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 @click.option("--network", type=click.Choice(["none", "host", "bridge"]), default="bridge", show_default=True)
 @click.option("-p", "--publish", multiple=True, metavar="HOST:PORT[/udp]", help="Lead a port of the host to it.")
 @click.option("--pid", "pid_mode", type=click.Choice(["private", "host"]), default="private", help="PID namespace.")
+@click.option("--userns", default="", metavar="MODE", help="User namespace: host, or auto (a free range of ids).")
+@click.option("--uidmap", multiple=True, metavar="INSIDE:HOST:SIZE", help="Map users' ids in a user namespace.")
+@click.option("--gidmap", multiple=True, metavar="INSIDE:HOST:SIZE", help="Map groups' ids (default: as --uidmap).")
+@click.option("--subuidname", default="", metavar="NAME", help="Map the ids that /etc/subuid gives to NAME.")
+@click.option("--subgidname", default="", metavar="NAME", help="Map the ids that /etc/subgid gives to NAME.")
 @click.option("--ipc", type=click.Choice(["private", "host"]), default="private", help="IPC namespace.")
 @click.option("-w", "--workdir", default="", help="Working directory.")
 @click.option("-u", "--user", default="", help="User: name or uid, with :group.")
@@ -44,7 +49,11 @@ if TYPE_CHECKING:
 @click.option("--cap-drop", multiple=True, help="Drop a capability.")
 @click.option("--device", multiple=True, metavar="HOST[:PATH][:rwm]", help="Give it a device of the host.")
 @click.option("--device-cgroup-rule", multiple=True, metavar="RULE", help="Let it use devices: 'c 10:* rw'.")
-@click.option("--security-opt", multiple=True, metavar="OPTION", help="seccomp=unconfined|FILE, no-new-privileges.")
+@click.option("--security-opt", multiple=True, metavar="OPTION", help="seccomp=FILE|unconfined, apparmor=PROFILE, ….")
+@click.option("--tmpfs", multiple=True, metavar="PATH[:OPTIONS]", help="Mount a tmpfs: /run:size=64m,mode=1777,exec.")
+@click.option("--ulimit", multiple=True, metavar="NAME=SOFT[:HARD]", help="Limit a resource: nofile=1024:4096.")
+@click.option("--sysctl", multiple=True, metavar="KEY=VALUE", help="Set a kernel parameter of its namespaces.")
+@click.option("--init", "init", is_flag=True, help="Let tini be PID 1: it reaps orphans and forwards signals.")
 @click.option("--stop-signal", default="", help="What stop sends first (default TERM).")
 @click.option("--oom-score-adj", type=int, default=None, help="-1000 to 1000.")
 @click.option("--label", "-l", multiple=True, metavar="KEY=VALUE", help="A label.")
@@ -165,8 +174,9 @@ def configure(
     from minirt.engine.records import ContainerConfig, SandboxConfig, Security
     from minirt.engine.sandboxes import new_id
 
-    choices = flags.security(options["security_opt"])
+    choices = confinement.security(options["security_opt"])
     name = flags.name(options["name"]) if options["name"] else f"run-{new_id()[:8]}"
+    ids, auto = userns.read(options), options["userns"] == "auto"
     sandbox = SandboxConfig(
         name=name,
         uid=name,
@@ -174,10 +184,18 @@ def configure(
         network=options["network"],
         pid=options["pid_mode"],
         ipc="host" if options["ipc"] == "host" else "pod",
+        sysctls=confinement.sysctls(
+            options["sysctl"], options["network"], options["ipc"], host_users=not (ids.uid_map or auto)
+        ),
         ports=flags.ports(options["publish"], options["network"]),
         single=True,
         trace=options["trace"],
+        uid_map=ids.uid_map,
+        gid_map=ids.gid_map,
+        auto_ids=auto,
     )
+    volumes, tmpfs = flags.volumes(options["volume"]), confinement.tmpfs(options["tmpfs"])
+    flags.check_places([*(one.destination for one in volumes), *(one.destination for one in tmpfs)])
     nodes, rules = flags.devices(options["device"])
     config = ContainerConfig(
         name=name,
@@ -186,7 +204,7 @@ def configure(
         args=command if options["entrypoint"] != "" else (),
         env=flags.variables(options["env"]),
         cwd=flags.directory(options["workdir"]),
-        volumes=flags.volumes(options["volume"]),
+        volumes=volumes,
         devices=nodes,
         security=Security(
             user=options["user"],
@@ -196,8 +214,14 @@ def configure(
             readonly_rootfs=options["read_only"],
             no_new_privileges=choices.no_new_privileges,
             seccomp=choices.seccomp,
+            apparmor=choices.apparmor,
+            masked=None if choices.masks else (),
+            readonly=None if choices.masks else (),
         ),
         resources=_resources(options, (*rules, *flags.device_rules(options["device_cgroup_rule"]))),
+        rlimits=confinement.ulimits(options["ulimit"]),
+        tmpfs=tmpfs,
+        init=_init(options),
         oom_score_adj=options["oom_score_adj"],
         terminal=options["tty"],
         stdin=options["interactive"],
@@ -207,6 +231,16 @@ def configure(
         remove_after_exit=options["remove"],
     )
     return sandbox, config
+
+
+def _init(options: dict[str, Any]) -> str:
+    """Return the host's program to be PID 1 ("" for none)."""
+    from minirt.engine import inits
+
+    if options["init"] and options["pid_mode"] == "host":
+        why = "it is to be PID 1, and the PID namespace is the host's, which has one"
+        raise InvalidInput("use --init", why, "leave out --init, or --pid host")
+    return inits.find() if options["init"] else ""
 
 
 def _entrypoint(given: str | None, command: tuple[str, ...]) -> tuple[str, ...]:

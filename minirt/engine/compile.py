@@ -11,14 +11,16 @@ from msgspec import structs
 from minirt import paths
 from minirt.cgroups.devices import ALLOW_ALL
 from minirt.cgroups.resources import DeviceRule
+from minirt.engine import inits
 from minirt.engine.devices import DEFAULT_RULES
-from minirt.engine.records import ContainerConfig, SandboxRecord, Security, Volume
+from minirt.engine.records import ContainerConfig, SandboxConfig, SandboxRecord, Security, Volume
 from minirt.engine.users import Identity
 from minirt.errors import InvalidInput
 from minirt.images.image import ImageConfig
+from minirt.namespaces.idmap import Map
 from minirt.oci import VERSION
 from minirt.oci.compile import DEFAULT_PATH
-from minirt.oci.spec import Capabilities, Device, Linux, Mount, Namespace, Process, Root, Spec, User
+from minirt.oci.spec import Capabilities, Device, IdMapping, Linux, Mount, Namespace, Process, Root, Spec, User
 from minirt.pod.sandbox import pin_path
 from minirt.security.capabilities import capability_sets
 from minirt.security.profile import Seccomp, here, resolve
@@ -79,6 +81,7 @@ def compile_container(
         capabilities=Capabilities(sets.bounding, sets.effective, sets.permitted, sets.inheritable, sets.ambient),
         rlimits=config.rlimits,
         no_new_privileges=security.no_new_privileges,
+        apparmor_profile=security.apparmor,
         oom_score_adj=config.oom_score_adj,
     )
     masked = MASKED if security.masked is None else security.masked
@@ -97,6 +100,8 @@ def compile_container(
             masked_paths=() if privileged else masked,
             readonly_paths=() if privileged else readonly,
             seccomp=seccomp_of(security, sets.bounding),
+            uid_mappings=_mappings(sandbox.config.uid_map),
+            gid_mappings=_mappings(sandbox.config.gid_map),
         ),
         annotations=config.annotations,
     )
@@ -126,7 +131,7 @@ def command_of(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:
         raise InvalidInput(
             f"start {config.name}", f"neither it nor the image {config.image} names a command", "name one"
         )
-    return args
+    return (inits.PLACE, "--", *args) if config.init else args
 
 
 def environment(
@@ -149,7 +154,13 @@ def namespaces(sandbox: SandboxRecord) -> tuple[Namespace, ...]:
         own.append(Namespace("pid"))
     elif sandbox.config.pid == "pod":
         own.append(Namespace("pid", pin_path(directory, "pid")))
+    if sandbox.config.uid_map:
+        own.append(Namespace("user", pin_path(directory, "user")))
     return (*own, *shared)
+
+
+def _mappings(lines: Map) -> tuple[IdMapping, ...]:
+    return tuple(IdMapping(*line) for line in lines)
 
 
 def shared_kinds(network: str, sandbox: SandboxRecord) -> tuple[str, ...]:
@@ -180,17 +191,25 @@ def mounts(config: ContainerConfig, sandbox: SandboxRecord) -> tuple[Mount, ...]
         Mount("/dev/shm", "bind", shm, ("rbind", *quiet)),
     ]
     taken = {os.path.normpath(volume.destination) for volume in config.volumes}
+    taken |= {one.destination for one in config.tmpfs}
     for name in SHARED_FILES:
         if f"/etc/{name}" not in taken:
             found.append(Mount(f"/etc/{name}", "bind", str(directory / name), ("rbind", "rprivate")))
     found = [mount for mount in found if mount.destination not in taken]
-    return (*found, *(_volume(volume) for volume in sorted(config.volumes, key=_depth)))
+    if config.init:
+        found.append(Mount(inits.PLACE, "bind", config.init, ("bind", "ro")))
+    own = [_volume(volume, sandbox.config) for volume in config.volumes]
+    own += [Mount(one.destination, "tmpfs", "tmpfs", one.options) for one in config.tmpfs]
+    return (*found, *sorted(own, key=_depth))
 
 
-def _depth(volume: Volume) -> int:
-    return Path(volume.destination).as_posix().rstrip("/").count("/")
+def _depth(mount: Mount) -> int:
+    return Path(mount.destination).as_posix().rstrip("/").count("/")
 
 
-def _volume(volume: Volume) -> Mount:
+def _volume(volume: Volume, config: SandboxConfig) -> Mount:
+    """Return a volume's mount. In a user namespace its files belong to the same users as on disk, as in Kubernetes:
+    what the container's root writes is root's."""
     options = ("rbind", f"r{volume.propagation}", *(("ro",) if volume.readonly else ()))
-    return Mount(volume.destination, "bind", volume.source, options)
+    uids, gids = _mappings(config.uid_map), _mappings(config.gid_map)
+    return Mount(volume.destination, "bind", volume.source, options, uids, gids)

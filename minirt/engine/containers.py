@@ -15,7 +15,7 @@ import time
 from minirt import paths
 from minirt.cgroups import lifecycle
 from minirt.cgroups import tree as cgroup_tree
-from minirt.engine import leftovers, signals, store, users
+from minirt.engine import idranges, leftovers, signals, store, users
 from minirt.engine.compile import compile_container
 from minirt.engine.devices import host_devices
 from minirt.engine.records import ContainerConfig, ContainerRecord, SandboxRecord
@@ -24,6 +24,7 @@ from minirt.images.image import Image
 from minirt.images.snapshots import Overlay, Snapshots
 from minirt.oci import spec as specs
 from minirt.oci.spec import Spec
+from minirt.oci.userns import lines
 from minirt.security import seccomp
 from minirt.security.capabilities import held_here
 from minirt.shim import protocol
@@ -65,6 +66,8 @@ def create(sandbox: SandboxRecord, config: ContainerConfig, image: Image, contai
         store.create(record)
         undo.callback(leftovers.forget_container, record)
         overlay = Snapshots(paths.data_root()).prepare(container_id, image)
+        if sandbox.config.uid_map:
+            idranges.give(overlay, sandbox.config)
         (directory / "rootfs").mkdir(mode=0o711)
         spec = spec_of(config, container_id, sandbox, image, overlay)
         seccomp.filter_of(spec.linux.seccomp)
@@ -79,6 +82,8 @@ def spec_of(config: ContainerConfig, container_id: str, sandbox: SandboxRecord, 
     identity = users.resolve(
         security.user or image.config.user, overlay.lowers, security.groups, image_groups=security.image_groups
     )
+    idranges.check_in(sandbox.config.uid_map, [identity.uid], "user")
+    idranges.check_in(sandbox.config.gid_map, [identity.gid, *identity.groups], "group")
     devices = host_devices() if security.privileged else ()
     return compile_container(config, container_id, sandbox, image.config, identity, held_here(), devices)
 
@@ -106,10 +111,11 @@ def _create(shim: ShimClient, record: ContainerRecord, *, start: bool) -> dict[s
     if statuses.read(record.id) is not None:
         raise Conflict(f"start {record.config.name}", f"it is {state}", "a container starts once: create another")
     overlay = Snapshots(paths.data_root()).get(record.id)
+    mapped = bool(store.sandbox(record.sandbox_id).config.uid_map)
     request = protocol.Create(
         container=record.id,
         bundle=str(paths.container_dir(record.id)),
-        overlay=protocol.Overlay(tuple(map(str, overlay.lowers)), str(overlay.upper), str(overlay.work)),
+        overlay=protocol.Overlay(tuple(map(str, overlay.lowers)), str(overlay.upper), str(overlay.work), mapped),
         stdin=record.config.stdin,
         log_path=record.log_path,
         start=start,
@@ -235,7 +241,8 @@ def exec_process(
 
     if (state := status(record).state) != "running":
         raise Conflict(f"exec in {record.config.name}", f"it is {state}", "only a running container can be exec'd into")
-    found = specs.load(paths.container_dir(record.id) / "config.json").process
+    config = specs.load(paths.container_dir(record.id) / "config.json")
+    found = config.process
     variables = dict(entry.partition("=")[::2] for entry in found.env)
     if terminal:
         variables.setdefault("TERM", "xterm")
@@ -246,6 +253,9 @@ def exec_process(
         if variables.get("HOME") == users.resolve(str(who.uid), lowers).home:
             variables["HOME"] = identity.home
         who = specs.User(uid=identity.uid, gid=identity.gid, additional_gids=identity.groups)
+        linux = config.linux
+        idranges.check_in(lines(linux.uid_mappings), [identity.uid], "user")
+        idranges.check_in(lines(linux.gid_mappings), [identity.gid, *identity.groups], "group")
         active = sets.bounding if identity.uid == 0 else ()
         sets = specs.Capabilities(sets.bounding, active, active)
     if privileged:

@@ -38,6 +38,7 @@ def of_container(record: ContainerRecord) -> dict[str, Any]:
             "warnings": list(status.warnings),
         },
         "address": _address(record.sandbox_id),
+        "user_namespace": _user_namespace(record.sandbox_id),
         "log_path": record.log_path,
         "cgroup": cgroup,
         "usage": msgspec.to_builtins(stats.usage(cgroup)) if status.state == "running" else None,
@@ -78,6 +79,15 @@ def _address(sandbox_id: str) -> str:
         return store.sandbox(sandbox_id).address
     except NotFound:
         return ""
+
+
+def _user_namespace(sandbox_id: str) -> dict[str, Any] | None:
+    """Return the maps of a sandbox's user namespace, lines of [id inside, id outside, how many]; None: the host's."""
+    try:
+        config = store.sandbox(sandbox_id).config
+    except NotFound:
+        return None
+    return {"uid_map": config.uid_map, "gid_map": config.gid_map} if config.uid_map else None
 
 
 def _layers(container_id: str) -> dict[str, Any] | None:

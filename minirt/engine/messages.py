@@ -10,6 +10,7 @@ from msgspec import structs
 
 from minirt.cgroups.resources import Cpu, DeviceRule, Memory, Resources
 from minirt.crimessages import api_pb2 as cri
+from minirt.engine import idmessages
 from minirt.engine.devices import devices_at, rules_for
 from minirt.engine.records import (
     ContainerConfig,
@@ -54,10 +55,10 @@ def sandbox_config(config: cri.PodSandboxConfig, owner: str, *, trace: bool = Fa
     linux = config.linux
     context = linux.security_context
     options = context.namespace_options
-    _refuse(options.HasField("userns_options") and options.userns_options.mode == cri.NamespaceMode.POD, "hostUsers")
     _refuse_profiles(context)
     _refuse(context.seccomp.profile_type == PROFILES.Localhost, "a seccomp profile of one's own for a sandbox")
     dns = config.dns_config
+    uid_map, gid_map = idmessages.maps(options)
     return SandboxConfig(
         name=config.metadata.name,
         uid=config.metadata.uid,
@@ -79,6 +80,8 @@ def sandbox_config(config: cri.PodSandboxConfig, owner: str, *, trace: bool = Fa
         annotations=dict(config.annotations),
         log_directory=config.log_directory,
         trace=trace,
+        uid_map=uid_map,
+        gid_map=gid_map,
     )
 
 
@@ -253,6 +256,8 @@ def sandbox_status(record: SandboxRecord, ready: bool) -> cri.PodSandboxStatus:
     options = cri.NamespaceOption(
         network=mode.NODE if config.network == "host" else mode.POD, pid=own[config.pid], ipc=own[config.ipc]
     )
+    if config.uid_map:
+        options.userns_options.CopyFrom(idmessages.of_maps(config.uid_map, config.gid_map))
     return cri.PodSandboxStatus(
         id=record.id,
         metadata=sandbox_metadata(record),

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from ipaddress import IPv4Interface
 
+from msgspec import structs
+
 from minirt import paths
 from minirt.cgroups import tree as cgroup_tree
-from minirt.engine import containers, sandboxes
+from minirt.engine import containers, idranges, sandboxes
 from minirt.engine.compile import shared_kinds
 from minirt.engine.records import ContainerConfig, SandboxConfig, SandboxRecord
 from minirt.images.snapshots import Overlay, Snapshots
@@ -26,7 +28,7 @@ def lines(sandbox_config: SandboxConfig, config: ContainerConfig) -> Iterator[tu
     """
     image = ImageStore().get(config.image)
     container_id = sandboxes.new_id()
-    record = _record(sandbox_config, container_id)
+    record = _record(with_ids(sandbox_config), container_id)
     directory = paths.sandbox_dir(container_id)
     yield from _sandbox_plan(record, str(directory)).lines()
     yield from _network(record)
@@ -34,8 +36,15 @@ def lines(sandbox_config: SandboxConfig, config: ContainerConfig) -> Iterator[tu
     spec = containers.spec_of(config, container_id, record, image, overlay)
     bundle = str(paths.container_dir(container_id))
     filter = seccomp.preview_of(spec.linux.seccomp)
-    plan = compile_spec(spec, bundle, _mount(overlay, bundle), cgroup_tree.find(), last_cap(), filter)
+    root = _mount(overlay, bundle, mapped=bool(record.config.uid_map))
+    plan = compile_spec(spec, bundle, root, cgroup_tree.find(), last_cap(), filter)
     yield from plan.lines()
+
+
+def with_ids(config: SandboxConfig) -> SandboxConfig:
+    """Return a configuration with ids that are free now, where it asks for some."""
+    ids = idranges.free() if config.auto_ids else None
+    return structs.replace(config, uid_map=ids.uid_map, gid_map=ids.gid_map) if ids else config
 
 
 def _record(config: SandboxConfig, sandbox_id: str) -> SandboxRecord:
@@ -54,6 +63,8 @@ def _sandbox_plan(record: SandboxRecord, directory: str) -> pod_sandbox.Plan:
         last_cap=last_cap(),
         sysctls=config.sysctls,
         resources=config.resources,
+        uid_map=config.uid_map,
+        gid_map=config.gid_map,
     )
 
 
@@ -68,6 +79,6 @@ def _network(record: SandboxRecord) -> Iterator[tuple[str, str]]:
             yield "engine", operation.describe()
 
 
-def _mount(overlay: Overlay, bundle: str) -> MountOverlay:
+def _mount(overlay: Overlay, bundle: str, *, mapped: bool) -> MountOverlay:
     lowers = tuple(map(str, overlay.lowers))
-    return MountOverlay(lowers, str(overlay.upper), str(overlay.work), f"{bundle}/rootfs")
+    return MountOverlay(lowers, str(overlay.upper), str(overlay.work), f"{bundle}/rootfs", mapped)

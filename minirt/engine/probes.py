@@ -21,6 +21,7 @@ from minirt.cgroups.devices import DENY_ALL, AttachDeviceFilter
 from minirt.cgroups.plan import CONTROLLERS, MakeCgroup
 from minirt.errors import NetworkError
 from minirt.linux import fds, mount, operation, process, seccomp
+from minirt.namespaces import idmap
 from minirt.security.capabilities import DEFAULT, NAMES, NUMBERS, held_here, last_cap, ordered
 
 FILE_SYSTEMS = ("proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup2")
@@ -61,6 +62,8 @@ def probes() -> Iterator[Probe]:
     yield Probe("system calls", _system_calls, "use Linux 5.12 or later")
     yield Probe("file systems", _file_systems, "boot a kernel with it, or: modprobe it")
     yield Probe("overlayfs", _overlayfs, "modprobe overlay; set MINIRT_ROOT to a directory on ext4, xfs or btrfs")
+    do = "set MINIRT_ROOT to a directory on ext4, xfs or btrfs; without it, run without --userns and hostUsers: false"
+    yield Probe("idmapped mounts", _idmapped, do, needed=False)
     for kind, flag in NAMESPACES.items():
         yield Probe(f"{kind} namespace", _namespace(flag), "run as root, on a kernel with CONFIG_NAMESPACES")
     yield Probe("user namespace", _namespace(process.CLONE_NEWUSER), "sysctl user.max_user_namespaces", needed=False)
@@ -130,6 +133,15 @@ def _overlayfs() -> str:
             mount.fsconfig_create(context)
             os.close(mount.fsmount(context))
     return f"on {where}"
+
+
+def _idmapped() -> str:
+    """Map the ids of a directory where images will be: layers of containers in user namespaces are shown like that."""
+    where = _nearest(paths.data_root())
+    line = ((0, 1, 1),)
+    with fds.closing(mount.open_tree(-100, str(where), mount.OPEN_TREE_CLONE)) as tree:
+        idmap.apply(tree, str(where), line, line, below=False)
+    return f"on {where}, for layers and volumes of containers in user namespaces"
 
 
 def _nearest(directory: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from minirt.cgroups.resources import Resources
+from minirt.namespaces.idmap import Map
 from minirt.oci.spec import Device, Rlimit
 from minirt.security.profile import Choice
 
@@ -33,6 +34,8 @@ class SandboxConfig(Struct, frozen=True, omit_defaults=True):
     """A sandbox as asked for. ``owner`` is who lists it: ``cli``, ``cri``, or a kubelet's name.
 
     ``dns_servers`` empty: the host's resolv.conf. ``single``: it ends with its one container (``minirt run``).
+    ``uid_map`` and ``gid_map`` are those of its user namespace, empty for the host's; with ``auto_ids`` a free range is
+    found when it is made.
     """
 
     name: str
@@ -58,6 +61,9 @@ class SandboxConfig(Struct, frozen=True, omit_defaults=True):
     log_directory: str = ""
     single: bool = False
     trace: bool = False
+    uid_map: Map = ()
+    gid_map: Map = ()
+    auto_ids: bool = False
 
 
 class Volume(Struct, frozen=True, omit_defaults=True):
@@ -67,6 +73,13 @@ class Volume(Struct, frozen=True, omit_defaults=True):
     destination: str
     readonly: bool = False
     propagation: Literal["private", "slave"] = "private"
+
+
+class Tmpfs(Struct, frozen=True):
+    """A tmpfs of the container's own, with mount options."""
+
+    destination: str
+    options: tuple[str, ...]
 
 
 class Security(Struct, frozen=True, omit_defaults=True):
@@ -84,10 +97,14 @@ class Security(Struct, frozen=True, omit_defaults=True):
     masked: tuple[str, ...] | None = None
     readonly: tuple[str, ...] | None = None
     seccomp: Choice = "default"
+    apparmor: str = ""
 
 
 class ContainerConfig(Struct, frozen=True, omit_defaults=True):
-    """A container as asked for. ``command`` replaces the image's entrypoint, ``args`` its arguments."""
+    """A container as asked for. ``command`` replaces the image's entrypoint, ``args`` its arguments.
+
+    ``init`` is a program of the host's that is to be PID 1 and run the command ("": the command is PID 1).
+    """
 
     name: str
     image: str
@@ -97,6 +114,8 @@ class ContainerConfig(Struct, frozen=True, omit_defaults=True):
     env: tuple[tuple[str, str], ...] = ()
     cwd: str = ""
     volumes: tuple[Volume, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    init: str = ""
     devices: tuple[Device, ...] = ()
     security: Security = Security()
     resources: Resources = Resources()

@@ -21,10 +21,10 @@ from msgspec import structs
 from minirt import journal, paths
 from minirt.cgroups import lifecycle
 from minirt.cgroups import tree as cgroup_tree
-from minirt.engine import leftovers, store
+from minirt.engine import idranges, leftovers, store
 from minirt.engine.compile import shared_kinds
 from minirt.engine.records import SandboxConfig, SandboxRecord
-from minirt.errors import Conflict, MinirtError, NotFound, raised_as_step
+from minirt.errors import Conflict, InvalidInput, MinirtError, NotFound, raised_as_step
 from minirt.pod import files, sandbox
 from minirt.shim import protocol
 from minirt.shim import status as statuses
@@ -50,17 +50,11 @@ def run(config: SandboxConfig, zygote: Zygote, sandbox_id: str = "") -> SandboxR
     """
     sandbox_id = sandbox_id or new_id()
     config = completed(config, sandbox_id)
-    record = SandboxRecord(
-        id=sandbox_id,
-        config=config,
-        boot_id=paths.boot_id(),
-        state="creating",
-        created_at=time.time_ns(),
-        creator=store.me(),
-    )
     directory = paths.sandbox_dir(sandbox_id)
     with raised_as_step(f"make sandbox {config.name}"), contextlib.ExitStack() as undo:
-        store.create(record)
+        with idranges.allotted(config) as config:
+            record = _new_record(config, sandbox_id)
+            store.create(record)
         undo.callback(remove, sandbox_id)
         trace = _trace(directory) if config.trace else ""
         zygote.spawn_shim(sandbox_id, trace)
@@ -72,6 +66,17 @@ def run(config: SandboxConfig, zygote: Zygote, sandbox_id: str = "") -> SandboxR
     return record
 
 
+def _new_record(config: SandboxConfig, sandbox_id: str) -> SandboxRecord:
+    return SandboxRecord(
+        id=sandbox_id,
+        config=config,
+        boot_id=paths.boot_id(),
+        state="creating",
+        created_at=time.time_ns(),
+        creator=store.me(),
+    )
+
+
 def _trace(directory: Path) -> str:
     path = str(directory / "journal.ndjson")
     journal.open_file(path)
@@ -79,7 +84,16 @@ def _trace(directory: Path) -> str:
 
 
 def completed(config: SandboxConfig, sandbox_id: str) -> SandboxConfig:
-    """Return a configuration with the host name and the cgroup that were left open."""
+    """Return a configuration with the host name and the cgroup that were left open.
+
+    Raises:
+        InvalidInput: it asks for a user namespace and for what that cannot have.
+    """
+    if config.uid_map or config.auto_ids:
+        for kind in ("pid", "ipc"):
+            if getattr(config, kind) == "host":
+                why = f"the {kind.upper()} namespace is the host's: what shows it cannot be mounted in a user namespace"
+                raise InvalidInput("use a user namespace", why, f"give it {kind.upper()} namespaces of its own")
     cgroup = f"run-{sandbox_id}" if config.single else f"pod{config.uid}"
     return structs.replace(config, hostname=_hostname(config, sandbox_id), cgroup=config.cgroup or cgroup)
 
@@ -105,6 +119,8 @@ def _build(record: SandboxRecord) -> str:
         resources=config.resources,
         netlink=bridged,
         cleanup=config.single,
+        uid_map=config.uid_map,
+        gid_map=config.gid_map,
     )
     with ShimClient(record.id) as shim:
         number = shim.send(request)
@@ -158,6 +174,9 @@ def _write_files(directory: Path, config: SandboxConfig, address: str) -> None:
     for name, text in (("hosts", hosts), ("hostname", config.hostname + "\n"), ("resolv.conf", resolv)):
         (directory / name).write_text(text)
         (directory / name).chmod(0o644)
+        if config.uid_map:
+            uid, gid = idranges.outside(config.uid_map, 0), idranges.outside(config.gid_map, 0)
+            journal.step("chown", os.chown, str(directory / name), uid or 0, gid or 0)
 
 
 def is_ready(record: SandboxRecord) -> bool:

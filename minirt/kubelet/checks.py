@@ -78,6 +78,10 @@ def _spec(pod: Pod) -> Iterator[Problem]:
         yield Problem("spec.hostname", f"{spec.hostname!r} is not a host's name", _WORD)
     if spec.host_pid and spec.share_process_namespace:
         yield Problem("spec.shareProcessNamespace", "excludes hostPID", "keep one of them")
+    if not spec.host_users:
+        hosts = {"hostNetwork": spec.host_network, "hostPID": spec.host_pid, "hostIPC": spec.host_ipc}
+        for name in (name for name, asked in hosts.items() if asked):
+            yield Problem(f"spec.{name}", "excludes hostUsers: false", "keep one of them")
     if spec.dns_policy == "None" and not spec.dns_config.nameservers:
         yield Problem("spec.dnsConfig.nameservers", "is empty, and dnsPolicy is None", "name at least one server")
     for index, server in enumerate(spec.dns_config.nameservers):

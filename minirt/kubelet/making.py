@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from minirt import journal
 from minirt.crimessages import api_pb2 as cri
+from minirt.engine import idranges
 from minirt.engine.podface import PodFace
 from minirt.errors import InvalidInput, MinirtError
 from minirt.kubelet import names, pods, requests, volumes
@@ -82,10 +83,14 @@ class Maker:
         return None not in images
 
     def _run_sandbox(self, attempt: int) -> None:
-        config = requests.sandbox_config(self._pod, self._node, attempt)
+        config = requests.sandbox_config(self._pod, self._node, attempt, self._ids())
         self._face.RunPodSandbox(cri.RunPodSandboxRequest(config=config))
         actual = self._furnish()
         self._observer(Event("SandboxReady", ", ".join(pod_ip(self._pod, actual, self._node))))
+
+    def _ids(self) -> idranges.Ids | None:
+        """Return the ids of the pod's user namespace, always the same; None: it has the host's."""
+        return None if self._pod.spec.host_users else idranges.of_pod(self._pod.uid)
 
     def take_over(self) -> None:
         """Make sure of what the containers of a sandbox mount that another worker made."""
@@ -157,9 +162,10 @@ class Maker:
             pod_ips=pod_ip(self._pod, actual, self._node),
             mounts=volumes.mounts(self._pod, start.container),
             node=self._node,
+            ids=self._ids(),
         )
         assert actual.sandbox is not None, "decide starts containers in a live sandbox only"
-        sandbox = requests.sandbox_config(self._pod, self._node, actual.sandbox.metadata.attempt)
+        sandbox = requests.sandbox_config(self._pod, self._node, actual.sandbox.metadata.attempt, self._ids())
         request = cri.CreateContainerRequest(pod_sandbox_id=actual.sandbox.id, config=config, sandbox_config=sandbox)
         return self._face.CreateContainer(request).container_id
 

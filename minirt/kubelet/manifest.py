@@ -203,6 +203,7 @@ class PodSpec(Struct, rename="camel", omit_defaults=True, frozen=True):
     host_network: bool = False
     host_pid: bool = field(default=False, name="hostPID")
     host_ipc: bool = field(default=False, name="hostIPC")
+    host_users: bool = True
     share_process_namespace: bool = False
     hostname: str = ""
     host_aliases: tuple[HostAlias, ...] = ()

@@ -16,6 +16,8 @@ from msgspec import Struct
 
 from minirt import paths
 from minirt.crimessages import api_pb2 as cri
+from minirt.engine import idmessages
+from minirt.engine.idranges import Ids
 from minirt.errors import InvalidInput
 from minirt.kubelet import environment, loading, names, resources
 from minirt.kubelet.manifest import Container, Pod, SeccompProfile
@@ -67,8 +69,8 @@ def cgroup_parent(pod: Pod, node: Node) -> str:
     return f"{node.cgroup_root}/pod{pod.uid}"
 
 
-def sandbox_config(pod: Pod, node: Node, attempt: int = 0) -> cri.PodSandboxConfig:
-    """Return what RunPodSandbox is asked for."""
+def sandbox_config(pod: Pod, node: Node, attempt: int = 0, ids: Ids | None = None) -> cri.PodSandboxConfig:
+    """Return what RunPodSandbox is asked for; ``ids`` are those of a pod with ``hostUsers: false``."""
     meta = pod.metadata
     return cri.PodSandboxConfig(
         metadata=cri.PodSandboxMetadata(name=meta.name, uid=meta.uid, namespace=meta.namespace, attempt=attempt),
@@ -78,7 +80,7 @@ def sandbox_config(pod: Pod, node: Node, attempt: int = 0) -> cri.PodSandboxConf
         port_mappings=_port_mappings(pod),
         labels={**meta.labels, **_identity(pod)},
         annotations={**meta.annotations, MANIFEST: loading.dumps(pod)},
-        linux=_linux_sandbox(pod, node),
+        linux=_linux_sandbox(pod, node, ids),
     )
 
 
@@ -104,10 +106,10 @@ def _port_mappings(pod: Pod) -> list[cri.PortMapping]:
     ]
 
 
-def _linux_sandbox(pod: Pod, node: Node) -> cri.LinuxPodSandboxConfig:
+def _linux_sandbox(pod: Pod, node: Node, ids: Ids | None) -> cri.LinuxPodSandboxConfig:
     security = pod.spec.security_context
     context = cri.LinuxSandboxSecurityContext(
-        namespace_options=namespace_options(pod),
+        namespace_options=namespace_options(pod, ids),
         supplemental_groups=_groups(pod),
         privileged=any(container.security_context.privileged for container in pod.all_containers),
     )
@@ -123,15 +125,18 @@ def _linux_sandbox(pod: Pod, node: Node) -> cri.LinuxPodSandboxConfig:
     )
 
 
-def namespace_options(pod: Pod) -> cri.NamespaceOption:
-    """Return which namespaces are the host's, the pod's, a container's own."""
+def namespace_options(pod: Pod, ids: Ids | None = None) -> cri.NamespaceOption:
+    """Return which namespaces are the host's, the pod's, a container's own; ``ids`` are a user namespace's."""
     spec, mode = pod.spec, cri.NamespaceMode
     pid = mode.NODE if spec.host_pid else mode.POD if spec.share_process_namespace else mode.CONTAINER
-    return cri.NamespaceOption(
+    options = cri.NamespaceOption(
         network=mode.NODE if spec.host_network else mode.POD,
         ipc=mode.NODE if spec.host_ipc else mode.POD,
         pid=pid,
     )
+    if ids:
+        options.userns_options.CopyFrom(idmessages.of_maps(ids.uid_map, ids.gid_map))
+    return options
 
 
 def _groups(pod: Pod) -> list[int]:
@@ -148,6 +153,7 @@ def container_config(
     pod_ips: tuple[str, ...],
     mounts: list[cri.Mount],
     node: Node,
+    ids: Ids | None = None,
 ) -> cri.ContainerConfig:
     """Return what CreateContainer is asked for; ``attempt`` counts the container's restarts.
 
@@ -171,17 +177,19 @@ def container_config(
         tty=container.tty,
         linux=cri.LinuxContainerConfig(
             resources=resources.of_container(pod, container, node),
-            security_context=_security_context(pod, container, image),
+            security_context=_security_context(pod, container, image, ids),
         ),
     )
 
 
-def _security_context(pod: Pod, container: Container, image: PulledImage) -> cri.LinuxContainerSecurityContext:
+def _security_context(
+    pod: Pod, container: Container, image: PulledImage, ids: Ids | None
+) -> cri.LinuxContainerSecurityContext:
     own, shared = container.security_context, pod.spec.security_context
     context = cri.LinuxContainerSecurityContext(
         capabilities=cri.Capability(add_capabilities=own.capabilities.add, drop_capabilities=own.capabilities.drop),
         privileged=own.privileged,
-        namespace_options=namespace_options(pod),
+        namespace_options=namespace_options(pod, ids),
         readonly_rootfs=own.read_only_root_filesystem,
         supplemental_groups=_groups(pod),
         no_new_privs=own.allow_privilege_escalation is False,

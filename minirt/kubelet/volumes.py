@@ -3,6 +3,7 @@
     <data root>/volumes/<pod uid>/
         <volume>/        an emptyDir: a directory, or a tmpfs with medium Memory
         .etc-hosts       the pod's /etc/hosts (no volume's name begins with a dot)
+        .ids             the ids of its user namespace (engine/idranges.py), with hostUsers: false
 
 Everything here may be done again: a worker that takes over a pod prepares its volumes and changes nothing.
 

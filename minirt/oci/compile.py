@@ -86,6 +86,7 @@ def compile_spec(
     if ids:
         own_network = any(space.type == "network" for space in spec.linux.namespaces)
         stage, inside = userns.divide(stage, inside, own_network=own_network, new_ipc="ipc" in new)
+        stage = [*userns.map_layers(overlay, spec.linux), *stage]
         new = tuple(kind for kind in new if kind != "ipc")
     path = spec.linux.cgroups_path
     if not path and spec.linux.resources.devices:

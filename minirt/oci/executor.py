@@ -20,6 +20,7 @@ from minirt.errors import MinirtError, ShimError, StepFailed
 from minirt.linux import fds, operation, prctl, process
 from minirt.linux.operation import Operation
 from minirt.linux.sockets import Socket
+from minirt.namespaces import idmap
 from minirt.oci import sync
 from minirt.oci.init import Init
 from minirt.oci.plan import Plan
@@ -35,6 +36,15 @@ class Launched(Struct):
     pidfd: int
     sync: Socket
     warnings: list[str] = field(default_factory=list)
+
+
+class _Child(Struct, frozen=True):
+    """What a clone is to do and with what: its plan, its stdio, its end of the pair, its name in the journal."""
+
+    plan: tuple[Operation[Init], ...]
+    stdio: tuple[int, int, int]
+    sync: Socket
+    name: str
 
 
 def launch(plan: Plan, stdio: tuple[int, int, int]) -> Launched:
@@ -60,14 +70,9 @@ def launch(plan: Plan, stdio: tuple[int, int, int]) -> Launched:
 
 
 def _map_ids(launched: Launched, plan: Plan) -> None:
-    """Write the maps of init's user namespace, uids before gids, and tell it; if that fails, see init's end.
-
-    setgroups stays allowed: only a writer without CAP_SETGID outside would have to give it up first.
-    Source: user_namespaces(7), "Defining user and group ID mappings"
-    """
+    """Write the maps of init's user namespace, and tell it; if that fails, see init's end."""
     try:
-        for name, lines in (("uid_map", plan.uid_map), ("gid_map", plan.gid_map)):
-            fds.write_file(f"/proc/{launched.pid}/{name}", "".join(f"{a} {b} {n}\n" for a, b, n in lines))
+        idmap.write(launched.pid, plan.uid_map, plan.gid_map)
         sync.send(launched.sync, {"type": "mapped"})
     except OSError as error:
         launched.sync.close()
@@ -85,23 +90,27 @@ def spawn(
     stdio: tuple[int, int, int],
     cgroup_fd: int,
     description: str,
+    *,
+    name: str = "init",
     neighbour: int = -1,
 ) -> Launched:
     """Clone a child (through a stage, where ``stage`` has something to join first) that executes ``inside``.
 
-    Without a stage ``neighbour`` may be the pidfd of one in whose PID namespace the child is born.
+    ``name`` is what the journal calls it. Without a stage ``neighbour`` may be the pidfd of one in whose PID namespace
+    the child is born.
     """
     outer, inner = sync.pair()
+    child = _Child(inside, stdio, inner, name)
     warnings: list[str] = []
     with inner:
         try:
             if stage:
-                pid, pidfd = _clone_in_stage(stage, clone_flags, inside, stdio, cgroup_fd, outer, inner, warnings)
+                pid, pidfd = _clone_in_stage(stage, clone_flags, child, cgroup_fd, outer, warnings)
             else:
                 with _next_to(neighbour):
                     pid, pidfd = process.clone3(clone_flags, cgroup_fd)
                     if pid == 0:
-                        _inside(inside, stdio, inner)
+                        _inside(child)
         except OSError as error:
             outer.close()
             raise StepFailed.from_os_error(description, error, stage=journal.stage, step="clone3") from error
@@ -145,11 +154,9 @@ def note_last_step(filter: Filter | None, command: str, pid: int, error: MinirtE
 def _clone_in_stage(
     stage: tuple[Operation[Init], ...],
     clone_flags: int,
-    inside: tuple[Operation[Init], ...],
-    stdio: tuple[int, int, int],
+    child: _Child,
     cgroup_fd: int,
     outer: Socket,
-    inner: Socket,
     warnings: list[str],
 ) -> tuple[int, int]:
     """Fork a stage that joins, clones init as our child, and hands its pidfd back. Return (pid, pidfd)."""
@@ -159,7 +166,7 @@ def _clone_in_stage(
         if stage_pid == 0:
             ours.close()
             outer.close()
-            _stage(stage, clone_flags, inside, stdio, cgroup_fd, stages, inner)
+            _stage(stage, clone_flags, child, cgroup_fd, stages)
         stages.close()
         try:
             message, received = sync.receive(ours)
@@ -181,11 +188,9 @@ def _clone_in_stage(
 def _stage(
     stage: tuple[Operation[Init], ...],
     clone_flags: int,
-    inside: tuple[Operation[Init], ...],
-    stdio: tuple[int, int, int],
+    child: _Child,
     cgroup_fd: int,
     report: Socket,
-    inner: Socket,
 ) -> NoReturn:
     """Be the stage: join, clone with CLONE_PARENT, report, exit."""
     journal.stage = "stage"
@@ -193,12 +198,12 @@ def _stage(
         sync.send_steps_to(report)
     try:
         tasks = os.open("/proc/self/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        context = Init(report, stdio)
+        context = Init(report, child.stdio)
         operation.run(list(stage), context)
         pid, pidfd = process.clone3(clone_flags | process.CLONE_PARENT, cgroup_fd, tasks)
         if pid == 0:
             report.close()
-            _inside(inside, stdio, inner, context.prepared)
+            _inside(child, context.prepared)
         sync.send(report, {"type": "cloned", "pid": pid}, pidfd)
         os._exit(0)
     except BaseException as error:  # noqa: BLE001  a stage must never return into its parent's code
@@ -206,20 +211,15 @@ def _stage(
         os._exit(125)
 
 
-def _inside(
-    inside: tuple[Operation[Init], ...],
-    stdio: tuple[int, int, int],
-    pair: Socket,
-    prepared: list[int] | None = None,
-) -> NoReturn:
+def _inside(child: _Child, prepared: list[int] | None = None) -> NoReturn:
     """Be init: from here on only the plan, and never back."""
     try:
-        journal.stage = "init"
+        journal.stage = child.name
         if journal.sink:
-            sync.send_steps_to(pair)
-        operation.run(list(inside), Init(pair, stdio, prepared=prepared or []))
+            sync.send_steps_to(child.sync)
+        operation.run(list(child.plan), Init(child.sync, child.stdio, prepared=prepared or []))
     except BaseException as error:  # noqa: BLE001  init must never return into its parent's code
-        _report_failure(pair, error)
+        _report_failure(child.sync, error)
     os._exit(125)
 
 

@@ -87,7 +87,7 @@ def launch(host: Host, spec: Process, inside: tuple[Operation[Init], ...], stdio
     try:
         if not (first or host.has_user or host.has_clocks):
             steps: Steps = (*to_be_confined, JoinProcess(pidfd, WITHOUT_STAGE), *becoming)
-            return executor.spawn((), 0, steps, stdio, cgroup_fd, "clone3 into the container", pidfd)
+            return executor.spawn((), 0, steps, stdio, cgroup_fd, "clone3 into the container", neighbour=pidfd)
         limits = [raised_limits(inside)] if host.has_user else []
         stage: Steps = (Undumpable(), *to_be_confined, *first, *limits, JoinProcess(pidfd, host.kinds()))
         own = JoinProcess(pidfd, FLAGS["cgroup"] | (FLAGS["user"] if host.has_user else 0))

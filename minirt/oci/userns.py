@@ -31,11 +31,11 @@ from minirt.linux import fds, mount, prctl
 from minirt.linux.operation import Operation
 from minirt.namespaces import inroot
 from minirt.namespaces.devices import TYPES, MakeDevice
-from minirt.namespaces.idmap import Map
+from minirt.namespaces.idmap import Map, check, check_root
 from minirt.namespaces.inroot import InRoot
 from minirt.namespaces.kinds import JoinNamespace, MakeNamespace
 from minirt.namespaces.mounts import BindMount, MountFilesystem
-from minirt.namespaces.rootfs import BindRootfs, MountOverlay
+from minirt.namespaces.rootfs import BindRootfs, MapLayer, MountOverlay, SetPropagation
 from minirt.oci import sync
 from minirt.oci.init import Init, NewKeyring
 from minirt.oci.spec import IdMapping, Linux
@@ -199,9 +199,9 @@ def maps(linux: Linux) -> Maps | None:
         if spaces and not spaces[0].path and not given:
             why = f"linux.namespaces has a new user namespace, and linux.{name} is empty"
             raise InvalidInput("use the spec", why, "say which ids of the host those inside are")
-        if given and not any(one.container_id == 0 and one.size for one in given):
-            why = "it has no line for id 0, and it is root inside who sets the container up"
-            raise InvalidInput(f"use linux.{name}", why, "map containerID 0")
+        check(lines(given), f"linux.{name}")
+        if given:
+            check_root(lines(given), f"linux.{name}")
     if not spaces:
         return None
     return Maps() if spaces[0].path else Maps(lines(linux.uid_mappings), lines(linux.gid_mappings))
@@ -215,6 +215,17 @@ def lines(mappings: tuple[IdMapping, ...]) -> Map:
 def raised_limits(inside: Iterable[Operation[Init]]) -> RaiseRlimits:
     """Return what a stage does so that a process without the host's rights can set its limits."""
     return RaiseRlimits(tuple((one.type, one.hard) for one in inside if isinstance(one, SetRlimit)))
+
+
+def map_layers(overlay: MountOverlay | None, linux: Linux) -> list[Operation[Init]]:
+    """Return what a stage does first for an overlay whose layers are to have the user namespace's ids.
+
+    Its mount namespace is a slave of the host's, so that nobody else sees a layer as anything but what it is.
+    """
+    if not overlay or not overlay.mapped:
+        return []
+    uids, gids = lines(linux.uid_mappings), lines(linux.gid_mappings)
+    return [MakeNamespace("mount"), SetPropagation("rslave"), *(MapLayer(one, uids, gids) for one in overlay.lowers)]
 
 
 def divide(

@@ -10,25 +10,31 @@ from minirt import journal
 from minirt.linux import capability, fds, mount, prctl
 from minirt.linux._native import lib
 from minirt.linux.operation import Operation
-from minirt.linux.sockets import Socket
 from minirt.oci import sync
+from minirt.oci.init import Init
+from minirt.oci.userns import BecomeRoot
 
 
-class Pause(Operation[object], frozen=True):
-    """Turn this process into pause, for ever. ``place`` is a directory to mount the empty root on."""
+class Pause(Operation[Init], frozen=True):
+    """Turn this process into pause, for ever. ``place`` is a directory to mount the empty root on.
+
+    With ``mapped`` it is in a user namespace, and becomes its root once it needs no way to that place any more.
+    """
 
     place: str
     last_cap: int
+    mapped: bool = False
 
     def describe(self) -> str:
         """Return the operation in words."""
         return "pivot_root into an empty read-only tmpfs, drop every capability, not dumpable, wait for children"
 
-    def execute(self, context: object) -> None:
-        """Give up everything, report, and never return. ``context`` is the socket to report to."""
-        assert isinstance(context, Socket)
+    def execute(self, context: Init) -> None:
+        """Give up everything, report, and never return."""
         prctl.set_dumpable(False)
         self._empty_root()
+        if self.mapped:
+            BecomeRoot().execute(context)
         journal.step("setsid", os.setsid)
         prctl.set_name("pause")
         prctl.set_title("pause")
@@ -37,7 +43,7 @@ class Pause(Operation[object], frozen=True):
         capability.capset(0, 0, 0)
         prctl.set_no_new_privs()
         prctl.set_dumpable(False)
-        sync.send(context, {"type": "ready"})
+        sync.send(context.sync, {"type": "ready"})
         fds.close_all_but(set())
         lib.rt_pause()
 

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from minirt.cgroups.resources import Resources
+from minirt.namespaces.idmap import Map
 from minirt.oci.spec import Process
 
 VERSION = 1
@@ -33,7 +34,7 @@ class MakeSandbox(Request):
     ``kinds`` are those to make (network, ipc, uts); with ``share_pid`` a pause process holds a PID namespace too.
     ``shm_bytes`` is the size of the pod's /dev/shm (0: none). With ``netlink`` the answer carries a NETLINK_ROUTE
     socket of the network namespace. ``cleanup``: when its container ends and nobody takes care, run
-    ``minirt system cleanup``.
+    ``minirt system cleanup``. With ``uid_map`` and ``gid_map`` there is a user namespace, which owns all the others.
     """
 
     kinds: tuple[str, ...]
@@ -45,14 +46,20 @@ class MakeSandbox(Request):
     resources: Resources = Resources()
     netlink: bool = False
     cleanup: bool = False
+    uid_map: Map = ()
+    gid_map: Map = ()
 
 
 class Overlay(Struct):
-    """The root's layers, top first, and where the container writes."""
+    """The root's layers, top first, and where the container writes.
+
+    With ``mapped`` the layers' files have the ids of the container's user namespace; what it writes does, anyway.
+    """
 
     lowers: tuple[str, ...]
     upper: str
     work: str
+    mapped: bool = False
 
 
 class Create(Request):

@@ -142,6 +142,8 @@ class Shim:
             last_cap=self._last_cap,
             sysctls=request.sysctls,
             resources=request.resources,
+            uid_map=request.uid_map,
+            gid_map=request.gid_map,
         )
         made = sandbox.make(plan, netlink=request.netlink)
         self._pause = made.pause
@@ -183,7 +185,7 @@ class Shim:
         if request.overlay:
             layers = request.overlay
             target = os.path.join(request.bundle, spec.root.path)
-            overlay = MountOverlay(layers.lowers, layers.upper, layers.work, target)
+            overlay = MountOverlay(layers.lowers, layers.upper, layers.work, target, layers.mapped)
         filter = seccomp.filter_of(spec.linux.seccomp)
         plan = compile_spec(spec, request.bundle, overlay, self._tree, self._last_cap, filter)
         container = Container(self._loop, request.container, plan, self._changed)

@@ -6,54 +6,17 @@ where docker's words differ, only their meaning is compared: a pattern that both
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import pytest
 
 from minirt.security.capabilities import held_here
 from tests.command import Minirt
+from tests.parity.both import IMAGE, Both
 from tests.peers.daemon import await_true
 from tests.peers.docker import Dockerd
 
 pytestmark = [pytest.mark.root, pytest.mark.peer, pytest.mark.needs("docker", "busybox", "cgroup2_tree")]
-
-IMAGE = "localhost/busybox"
-Call = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="module")
-def docker(dockerd: Dockerd) -> Dockerd:
-    """A dockerd that has already mounted what it keeps mounted."""
-    dockerd.output("run", "--rm", "--network", "host", IMAGE, "true")
-    return dockerd
-
-
-class Both(NamedTuple):
-    """docker's and minirt's command line."""
-
-    docker: Call
-    minirt: Call
-
-    def __call__(self, *words: str) -> "tuple[subprocess.CompletedProcess[str], subprocess.CompletedProcess[str]]":
-        """Give both the same words."""
-        return self.docker(*words), self.minirt(*words)
-
-    def lines(self, *words: str) -> tuple[list[str], list[str]]:
-        """Run the same container on both; return the lines that each printed."""
-        peer, own = self("run", "--rm", *words)
-        assert (peer.returncode, own.returncode) == (0, 0), (peer.stderr, own.stderr)
-        return peer.stdout.splitlines(), own.stdout.splitlines()
-
-
-@pytest.fixture
-def both(docker: Dockerd, minirt: Minirt, busybox_archives: list[Path]) -> Iterator[Both]:
-    """Both with the very same image, that of the archive."""
-    minirt.output("image", "load", busybox_archives[0])
-    yield Both(docker, minirt)
-    if docker.output("ps", "--all", "--quiet"):
-        docker.output("rm", "--force", "one")
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,6 @@ OF_POD = {
     "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}},
     "volumes": [{"name": "x", "configMap": {"name": "x"}}],
     "nodeSelector": {"disk": "ssd"},
-    "hostUsers": False,
     "ephemeralContainers": [],
     "imagePullSecrets": [{"name": "x"}],
 }

@@ -94,7 +94,7 @@ def test_a_name_like_no_other_gets_no_advice() -> None:
         (document(initContainers=[container("i", restartPolicy="Always")]), "spec.initContainers[0].restartPolicy"),
         (document(affinity={}), "spec.affinity"),
         (document(nodeSelector={"a": "b"}), "spec.nodeSelector"),
-        (document(hostUsers=False), "spec.hostUsers"),
+        (document(overhead={"cpu": "1"}), "spec.overhead"),
         (document(volumes=[{"name": "c", "configMap": {"name": "c"}}]), "spec.volumes[0].configMap"),
         (document(volumes=[{"name": "c", "secret": {}}]), "spec.volumes[0].secret"),
         (

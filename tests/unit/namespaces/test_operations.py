@@ -15,7 +15,15 @@ from minirt.namespaces import inroot
 from minirt.namespaces.devices import MakeDevice, MakeSymlink
 from minirt.namespaces.kinds import JoinNamespace, OffsetClocks, SetHostname
 from minirt.namespaces.mounts import BindMount, MaskPath, MountFilesystem, ReadonlyPath, attribute_names
-from minirt.namespaces.rootfs import BindRootfs, HideBelow, MountOverlay, PivotRoot, ReadonlyRoot, SetPropagation
+from minirt.namespaces.rootfs import (
+    BindRootfs,
+    HideBelow,
+    MapLayer,
+    MountOverlay,
+    PivotRoot,
+    ReadonlyRoot,
+    SetPropagation,
+)
 from minirt.namespaces.sysctl import WriteSysctl, plan_sysctls
 
 RO_NOSUID = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID
@@ -36,6 +44,7 @@ RO_NOSUID = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID
         (ReadonlyPath("/proc/sys"), "mount --rbind -o ro /proc/sys /proc/sys"),
         (SetPropagation("rslave"), "mount --make-rslave /"),
         (MountOverlay(("/a", "/b"), "/up", "/work", "/root"), "mount overlay of 2 layers on /root (upperdir /up)"),
+        (MapLayer("/a", ((0, 1, 1),), ((0, 1, 1),)), "mount --bind -o idmap /a /a"),
         (BindRootfs("/root"), "mount --rbind /root /root"),
         (ReadonlyRoot(), "mount_setattr / MOUNT_ATTR_RDONLY"),
         (PivotRoot(), "pivot_root . . && umount -l .  (the host's file system goes out of sight)"),

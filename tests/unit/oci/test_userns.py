@@ -11,7 +11,7 @@ from minirt.linux.process import CLONE_NEWIPC, CLONE_NEWUSER
 from minirt.namespaces.devices import MakeDevice
 from minirt.namespaces.kinds import JoinNamespace, MakeNamespace, OffsetClocks
 from minirt.namespaces.mounts import BindMount, MountFilesystem
-from minirt.namespaces.rootfs import BindRootfs, MountOverlay, SetPropagation
+from minirt.namespaces.rootfs import BindRootfs, MapLayer, MountOverlay, SetPropagation
 from minirt.oci.compile import compile_spec
 from minirt.oci.init import NewKeyring, Undumpable
 from minirt.oci.joining import Host
@@ -151,11 +151,35 @@ def test_a_new_one_without_maps_is_an_error(name: str) -> None:
         compiled(**{name: []})
 
 
-@pytest.mark.parametrize("first", [{"containerID": 1, "size": 10}, {"containerID": 0, "size": 0}])
+@pytest.mark.parametrize(
+    ("first", "why"),
+    [
+        ({"containerID": 1, "size": 10}, "it has no line for id 0"),
+        ({"containerID": 0, "size": 0}, "0:100000:0 maps no id at all"),
+    ],
+)
 @pytest.mark.parametrize("name", ["uidMappings", "gidMappings"])
-def test_maps_without_root_are_an_error(name: str, first: dict[str, int]) -> None:
-    with pytest.raises(InvalidInput, match=rf"cannot use linux\.{name}: it has no line for id 0"):
+def test_maps_that_make_no_sense_are_an_error(name: str, first: dict[str, int], why: str) -> None:
+    with pytest.raises(InvalidInput, match=rf"cannot use linux\.{name}: {why}"):
         compiled(**{name: [first | {"hostID": 100_000}]})
+
+
+def test_an_overlays_layers_are_mapped_first_in_a_mount_namespace_of_the_stages_own() -> None:
+    overlay = MountOverlay(("/a", "/b"), "/up", "/work", "/bundle/rootfs", mapped=True)
+    lines = ((0, 100_000, 65_536),)
+    made = compiled(overlay=overlay).stage
+    assert made[1:5] == (
+        MakeNamespace("mount"),
+        SetPropagation("rslave"),
+        MapLayer("/a", lines, lines),
+        MapLayer("/b", lines, lines),
+    )
+    assert PrepareMount(overlay) in made
+
+
+def test_an_overlay_whose_layers_have_the_right_ids_is_left_alone() -> None:
+    overlay = MountOverlay(("/a",), "/up", "/work", "/bundle/rootfs")
+    assert not any(isinstance(one, MapLayer) for one in compiled(overlay=overlay).stage)
 
 
 def test_without_one_nothing_changes() -> None:

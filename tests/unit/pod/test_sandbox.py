@@ -6,6 +6,8 @@ from minirt.errors import InvalidInput
 from minirt.linux.operation import Operation
 from minirt.namespaces.kinds import JoinNamespace, SetHostname
 from minirt.namespaces.sysctl import WriteSysctl
+from minirt.oci.init import Undumpable
+from minirt.oci.userns import AwaitMaps, BecomeRoot
 from minirt.pod.pause import Pause
 from minirt.pod.sandbox import LinkUp, MountShm, Pin, Plan, Unshare, pin_path
 
@@ -70,6 +72,30 @@ def test_pause_joins_first_and_gives_up_last() -> None:
         Pause("/run/s/ns", 40),
     ]
     assert PLAN.pause() == []
+
+
+MAPPED = Plan("/run/s", ("network", "ipc"), "box", "", True, 1, 40, uid_map=((0, 1000, 9),), gid_map=((0, 2000, 9),))
+
+
+def test_in_a_user_namespace_the_keeper_becomes_its_root_and_the_shim_pins() -> None:
+    kinds = [type(one) for one in MAPPED.keeper()]
+    assert kinds == [Undumpable, AwaitMaps, BecomeRoot, Unshare, LinkUp]
+    assert MAPPED.pins(7) == [
+        Pin("user", "/run/s/ns/user", 7),
+        Pin("network", "/run/s/ns/net", 7),
+        Pin("ipc", "/run/s/ns/ipc", 7),
+    ]
+
+
+def test_pause_is_cloned_into_it() -> None:
+    assert MAPPED.to_pause() == [Undumpable(), JoinNamespace("user", "/run/s/ns/user")]
+    assert MAPPED.pause()[-1] == Pause("/run/s/ns", 40, mapped=True)
+    assert PLAN.to_pause() == []
+
+
+def test_its_shared_memory_is_its_roots() -> None:
+    assert MAPPED.outside() == [MountShm("/run/s/shm", 1, 1000, 2000)]
+    assert MAPPED.outside()[0].describe().endswith("mode=1777,size=1,uid=1000,gid=2000,nosuid,nodev,noexec")
 
 
 def test_the_shims_own_part() -> None:
