@@ -36,6 +36,9 @@ def _asked(spec: Spec) -> Iterator[tuple[str, object, str]]:
     yield "linux.intelRdt", linux.intel_rdt is not None, "minirt keeps away from the resctrl file system"
     yield "linux.netDevices", linux.net_devices, "minirt moves no network device of the host's"
     yield "linux.memoryPolicy", linux.memory_policy is not None, "minirt sets no NUMA memory policy"
+    if linux.seccomp and not linux.seccomp.listener_path:
+        why = "it is for who listens at linux.seccomp.listenerPath, which is empty"
+        yield "linux.seccomp.listenerMetadata", linux.seccomp.listener_metadata, why
     if linux.personality:
         yield "linux.personality.flags", linux.personality.flags, "the specification defines none yet"
 

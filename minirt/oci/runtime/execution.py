@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+from collections.abc import Callable
+from functools import partial
 
 import msgspec
 from msgspec import structs
@@ -13,8 +15,9 @@ from minirt.oci import spec as specs
 from minirt.oci.compile import compile_personality, compile_process
 from minirt.oci.executor import Launched
 from minirt.oci.init import Execute, Init
-from minirt.oci.runtime import console, lifecycle
+from minirt.oci.runtime import console, lifecycle, state
 from minirt.oci.runtime.arguments import Arguments
+from minirt.oci.runtime.listener import Listener
 from minirt.oci.runtime.state import Place
 from minirt.oci.spec import Process
 from minirt.security import seccomp
@@ -50,9 +53,12 @@ def execute(place: Place, chosen: Arguments) -> int:
         flags["preserve_fds"],
         any(space.type == "user" for space in spec.linux.namespaces),
     )
-    launched = joining.launch(host, process, tuple(inside), (0, 1, 2))
     terminals: list[int] = []
-    _until_executed(launched, process.args[0], flags["console_socket"], terminals)
+    with Listener(spec.linux.seccomp) as listener:
+        launched = joining.launch(host, process, tuple(inside), (0, 1, 2))
+        document = state.document(made, status)
+        hand_over = partial(listener.hand_over, pid=launched.pid, document=document)
+        _until_executed(launched, process.args[0], flags["console_socket"], terminals, hand_over)
     if flags["pid_file"]:
         lifecycle.write_pid(flags["pid_file"], launched.pid)
     if flags["detach"]:
@@ -123,7 +129,9 @@ def _read(path: str) -> Process:
         raise InvalidInput(f"use {path}", str(error)) from error
 
 
-def _until_executed(launched: Launched, command: str, console_socket: str, terminals: list[int]) -> None:
+def _until_executed(
+    launched: Launched, command: str, console_socket: str, terminals: list[int], on_listener: Callable[[int], None]
+) -> None:
     """Hear the process out until it has executed its program; end it with the error it tells."""
     is_at_gate = False
     with contextlib.closing(launched.sync):
@@ -135,6 +143,8 @@ def _until_executed(launched: Launched, command: str, console_socket: str, termi
             match message["type"]:
                 case "terminal":
                     lifecycle.take_terminal(descriptors[0], console_socket, terminals)
+                case "listener":
+                    on_listener(descriptors[0])
                 case "ready":
                     is_at_gate = True
                     sync.send(launched.sync, {"type": "start"})

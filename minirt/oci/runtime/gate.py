@@ -4,11 +4,13 @@ create ◀─ {"type": "hooks"} ─ init      all mounts are made; said only whe
 create ─▶ {"type": "go", "state": …}    prestart and createRuntime have run; init runs createContainer
 create ◀─ {"type": "ready"} ─ init      at the gate; create ends, init listens on gate.sock
 start  ─▶ {"type": "start", "state": …} through gate.sock; init runs startContainer, then execve
+start  ◀─ {"type": "listener"} + fd     of a seccomp filter that asks somebody
 start  ◀─ {"type": "failed", …}, or the end of file when execve has closed init's end
 """
 
 import os
 import socket
+from collections.abc import Callable
 
 from msgspec import structs
 
@@ -84,8 +86,10 @@ def with_gate(plan: Plan, listener: int, moments: Hooks, preserved: int) -> Plan
     return structs.replace(plan, inside=tuple(inside))
 
 
-def call(path: str, state: str, command: str) -> None:
+def call(path: str, state: str, command: str, on_listener: Callable[[int], None]) -> None:
     """Let the init that waits at a gate through; return once its program runs.
+
+    ``on_listener`` gets the descriptor of its seccomp filter's listener, if it has one.
 
     Raises:
         MinirtError: what init failed at.
@@ -99,6 +103,9 @@ def call(path: str, state: str, command: str) -> None:
         connection.connect(f"/proc/self/fd/{at}/{name}")
         os.unlink(path)
         sync.send(connection, {"type": "start", "state": state})
-        message, _ = sync.receive(connection)
+        message, received = sync.receive(connection)
+        while message is not None and message["type"] == "listener":
+            on_listener(received[0])
+            message, received = sync.receive(connection)
     if message is not None:
         raise sync.failure(message, command)

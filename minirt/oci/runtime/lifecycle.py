@@ -27,6 +27,7 @@ from minirt.oci.compile import compile_spec
 from minirt.oci.executor import Launched
 from minirt.oci.plan import Plan
 from minirt.oci.runtime import console, ending, gate, state
+from minirt.oci.runtime.listener import Listener
 from minirt.oci.runtime.state import Place, State
 from minirt.oci.spec import Spec
 from minirt.security import seccomp
@@ -186,7 +187,14 @@ def start(place: Place) -> list[str]:
         if status != "created":
             raise Conflict(f"start {place.id}", f"cannot start a container that is {status}", "create it first")
         spec = specs.load(f"{made.bundle}/config.json")
-        gate.call(place.gate, _document(made, "created"), spec.process.args[0])
+        document = state.document(made, "created")
+        with Listener(spec.linux.seccomp) as listener:
+            gate.call(
+                place.gate,
+                state.encoded(document),
+                spec.process.args[0],
+                lambda fd: listener.hand_over(fd, made.pid, document),
+            )
         failures = hooks.run_all("poststart", spec.hooks.poststart, _document(made, "running"))
     return [str(failure) for failure in failures]
 
