@@ -100,8 +100,8 @@ def ask(container: Container, at: Path, *names: str, **more: Any) -> Container:
 
 
 @pytest.fixture
-def asking(container: Container, agent: Agent, tmp_path: Path) -> Container:
-    """A container that asks the agent before it makes a directory."""
+def asking(agent: Agent, container: Container, tmp_path: Path) -> Container:
+    """A container that asks the agent before it makes a directory, and ends before it."""
     return ask(container, tmp_path / "agent.sock", *MKDIR)
 
 
