@@ -46,6 +46,9 @@ INSTRUCTION_BYTES = 8
 MOST_INSTRUCTIONS = 4096
 """BPF_MAXINSNS. Source: linux/bpf_common.h."""
 
+MOST_ERRNO = 4094
+"""Of what libseccomp takes."""
+
 FORMAT = 1
 """Counts up when the same profile is compiled to something else than before."""
 
@@ -184,8 +187,9 @@ def _action(library: Any, action: str, number: int | None, prefix: str, where: s
     name = action.removeprefix("SCMP_ACT_")
     if action in WITH_ERRNO:
         value = errno.EPERM if number is None else number
-        if not 0 <= value <= 0xFFFF:
-            raise InvalidInput(f"use {where}", f"the errno {value} is not within 0 to 65535", "EPERM is 1")
+        most = MOST_ERRNO if action == "SCMP_ACT_ERRNO" else 0xFFFF
+        if not 0 <= value <= most:
+            raise InvalidInput(f"use {where}", f"the errno {value} is not within 0 to {most}", "EPERM is 1")
         return int(getattr(library, name)(value))
     if number is not None:
         field = "defaultErrnoRet" if prefix else "errnoRet"

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-import msgspec
 from msgspec import structs
 
 from minirt.errors import Conflict, InvalidInput, ShimError
@@ -76,7 +75,7 @@ def _process(own: Process, chosen: Arguments) -> Process:
     """Return the process of the file, or the container's own with the words and flags in its place."""
     flags = chosen.flags
     if flags["process"]:
-        process = _read(flags["process"])
+        process = specs.read(flags["process"], Process)
     elif chosen.words[1:]:
         process = structs.replace(own, args=chosen.words[1:], terminal=False, console_size=None)
     else:
@@ -117,16 +116,6 @@ def _with_more(sets: specs.Capabilities, names: object) -> specs.Capabilities:
     return structs.replace(
         sets, bounding=sets.bounding + more, effective=sets.effective + more, permitted=sets.permitted + more
     )
-
-
-def _read(path: str) -> Process:
-    try:
-        with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=Process)
-    except OSError as error:
-        raise InvalidInput(f"read {path}", error.strerror or str(error)) from error
-    except msgspec.DecodeError as error:
-        raise InvalidInput(f"use {path}", str(error)) from error
 
 
 def _until_executed(

@@ -352,7 +352,6 @@ def test_with_a_stage_it_is_the_stage_that_clones() -> None:
         ({"process": process(rlimits=[{"type": "RLIMIT_X", "soft": 1, "hard": 1}])}, {}, "RLIMIT_X"),
         ({"process": process(oomScoreAdj=2000)}, {}, "2000"),
         ({"process": process(capabilities={"bounding": ["CAP_X"]})}, {}, "CAP_X"),
-        ({}, {"devices": [{"path": "/dev/x", "type": "z"}]}, "/dev/x"),
         (
             {"mounts": [{"destination": "/x", "type": "bind", "source": "/x", "options": ["bind", "gid=1"]}]},
             {},

@@ -44,6 +44,7 @@ def test_a_mount_is_its_own_cause() -> None:
         ),
         ({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_LOG", "listenerPath": 1}}}, "listenerPath"),
         ({"linux": {"namespaces": [{"type": "users"}]}}, r"\$.linux.namespaces\[0\].type"),
+        ({"linux": {"devices": [{"path": "/dev/x", "type": "z"}]}}, r"\$.linux.devices\[0\].type"),
         ({"linux": {"rootfsPropagation": "sharing"}}, r"\$.linux.rootfsPropagation"),
         ({"linux": {"uidMappings": [{"containerID": 0}]}}, r"\$.linux.uidMappings\[0\]"),
         (
