@@ -35,9 +35,10 @@ from minirt.oci.init import (
     Undumpable,
     WaitForStart,
 )
-from minirt.oci.mounts import compile_mount
+from minirt.oci.mounts import compile_mount, shows_cgroups_writable
 from minirt.oci.plan import Plan
 from minirt.oci.spec import Affinity, Capabilities, Device, Linux, Process, Spec
+from minirt.oci.userns import Maps
 from minirt.security.capabilities import numbers
 from minirt.security.labels import SetAppArmorProfile, SetSelinuxLabel
 from minirt.security.operations import DropBounding, NoNewPrivileges, SetCredentials, SetOomScoreAdj, SetRlimit
@@ -88,6 +89,8 @@ def compile_spec(
         stage, inside = userns.divide(stage, inside, own_network=own_network, new_ipc="ipc" in new)
         new = tuple(kind for kind in new if kind != "ipc")
     cgroup, shim = _cgroup(spec.linux, tree)
+    if ids and ids.uids and "cgroup" in new and cgroup and shows_cgroups_writable(spec.mounts):
+        shim = (*shim, delegation_of(cgroup, ids))
     return Plan(
         command=spec.process.args[0],
         cgroup=cgroup,
@@ -113,6 +116,13 @@ def _cgroup(linux: Linux, tree: Tree) -> tuple[str, tuple[Operation[object], ...
         directory = tree.at(path)
     with asked_by("linux.resources"):
         return directory, tuple(plan_cgroup(path, linux.resources, tree))
+
+
+def delegation_of(cgroup: str, ids: Maps) -> Operation[object]:
+    """Return what gives a cgroup to the root of a user namespace with these maps."""
+    from minirt.cgroups.delegation import DelegateCgroup
+
+    return DelegateCgroup(cgroup, next(outside for inside, outside, size in ids.uids if inside == 0 and size))
 
 
 def _check_no_filter(linux: Linux) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 
 from msgspec import structs
 
+from minirt.cgroups import tree
 from minirt.errors import Conflict, InvalidInput, ShimError
 from minirt.linux.operation import Operation
 from minirt.oci import joining, sync
@@ -17,7 +18,8 @@ from minirt.oci.init import Execute, Init
 from minirt.oci.runtime import console, lifecycle, state
 from minirt.oci.runtime.arguments import Arguments
 from minirt.oci.runtime.listener import Listener
-from minirt.oci.runtime.state import Place
+from minirt.oci.runtime.options import EXECUTED, send_pidfd
+from minirt.oci.runtime.state import Place, State
 from minirt.oci.spec import Process
 from minirt.security import seccomp
 from minirt.security.capabilities import last_cap
@@ -46,7 +48,7 @@ def execute(place: Place, chosen: Arguments) -> int:
     has_clocks = any(space.type == "time" for space in spec.linux.namespaces)
     host = joining.Host(
         made.pid,
-        made.cgroup,
+        _cgroup(made, flags["cgroup"]),
         has_clocks,
         tuple(compile_personality(spec.linux)),
         flags["preserve_fds"],
@@ -55,6 +57,8 @@ def execute(place: Place, chosen: Arguments) -> int:
     terminals: list[int] = []
     with Listener(spec.linux.seccomp) as listener:
         launched = joining.launch(host, process, tuple(inside), (0, 1, 2))
+        if flags["pidfd_socket"]:
+            send_pidfd(flags["pidfd_socket"], launched.pidfd, EXECUTED)
         document = state.document(made, status)
         hand_over = partial(listener.hand_over, pid=launched.pid, document=document)
         _until_executed(launched, process.args[0], flags["console_socket"], terminals, hand_over)
@@ -65,6 +69,20 @@ def execute(place: Place, chosen: Arguments) -> int:
     for master in terminals:
         console.relay(master, launched.pid)
     return lifecycle.wait(launched.pid)
+
+
+def _cgroup(made: State, below: str) -> str:
+    """Return the cgroup that the process is for: the container's, or one that is there below it.
+
+    Raises:
+        InvalidInput: it leads elsewhere, or is not there.
+    """
+    if not below.strip("/"):
+        return made.cgroup
+    path = f"{made.cgroup}/{tree.checked_path(below.strip('/'))}"
+    if not (made.cgroup and os.path.isdir(path)):
+        raise InvalidInput(f"exec in the cgroup {below}", f"there is no {path}", "exec uses those that are there")
+    return path
 
 
 def _preserving(one: Operation[Init], count: int) -> Operation[Init]:
@@ -82,6 +100,10 @@ def _process(own: Process, chosen: Arguments) -> Process:
         raise InvalidInput("exec", "there is no command", "give one after the id, or --process FILE")
     if flags["tty"]:
         process = structs.replace(process, terminal=True)
+    if flags["apparmor"]:
+        process = structs.replace(process, apparmor_profile=flags["apparmor"])
+    if flags["process_label"]:
+        process = structs.replace(process, selinux_label=flags["process_label"])
     return process if flags["process"] else _changed(process, flags)
 
 

@@ -16,7 +16,7 @@ from msgspec import structs
 
 from minirt.linux import fds
 from minirt.linux.operation import Operation
-from minirt.namespaces.rootfs import PivotRoot, ReadonlyRoot
+from minirt.namespaces.rootfs import MoveRoot, PivotRoot, ReadonlyRoot
 from minirt.oci import hooks, sync
 from minirt.oci.hooks import Hook, Hooks
 from minirt.oci.init import CloseInherited, Execute, Init, WaitForStart
@@ -71,7 +71,7 @@ def with_gate(plan: Plan, listener: int, moments: Hooks, preserved: int) -> Plan
     inside: list[Operation[Init]] = []
     is_built = not (moments.prestart or moments.create_runtime or moments.create_container)
     for operation in plan.inside:
-        if isinstance(operation, ReadonlyRoot | PivotRoot) and not is_built:
+        if isinstance(operation, ReadonlyRoot | PivotRoot | MoveRoot) and not is_built:
             inside.append(AwaitHooks(moments.create_container))
             is_built = True
         match operation:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from minirt.errors import InvalidInput
 
-NEEDED = ("minirt", "msgspec", "_cffi_backend", "_prctl")
+NEEDED = ("minirt", "msgspec", "_cffi_backend", "_prctl", "jeepney")
 """What ``minirt-oci`` imports besides the standard library."""
 
 LONGEST = 255

@@ -15,8 +15,9 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from msgspec import Struct, field, structs
+from msgspec import structs
 
 from minirt.cgroups import tree
 from minirt.errors import Conflict, InvalidInput, MinirtError, ShimError, StepFailed
@@ -28,20 +29,14 @@ from minirt.oci.executor import Launched
 from minirt.oci.plan import Plan
 from minirt.oci.runtime import console, ending, gate, state
 from minirt.oci.runtime.listener import Listener
+from minirt.oci.runtime.options import INIT, Options, send_pidfd
 from minirt.oci.runtime.state import Place, State
 from minirt.oci.spec import Spec
 from minirt.security import seccomp
 from minirt.security.capabilities import last_cap
 
-
-class Options(Struct, frozen=True):
-    """What create is told besides the bundle. ``terminals`` gets the master that no socket was given for."""
-
-    console_socket: str = ""
-    pid_file: str = ""
-    preserve_fds: int = 0
-    detach: bool = True
-    terminals: list[int] = field(default_factory=list)
+if TYPE_CHECKING:
+    from minirt.cgroups.systemd import Scope
 
 
 def create(place: Place, bundle: str, options: Options) -> list[str]:
@@ -59,9 +54,11 @@ def create(place: Place, bundle: str, options: Options) -> list[str]:
         raise InvalidInput("use the spec's hostname", why, "add one, or leave the hostname out")
     console.check(spec.process.terminal, options.console_socket, detach=options.detach)
     found = tree.find()
-    path = cgroup_path(spec, place.id)
+    scope = _scope(spec, place.id, options)
+    path = scope.path if scope else "" if options.manager == "disabled" else cgroup_path(spec, place.id)
     spec = structs.replace(spec, linux=structs.replace(spec.linux, cgroups_path=path))
     plan = compile_spec(spec, bundle, None, found, last_cap(), seccomp.filter_of(spec.linux.seccomp))
+    plan = options.applied(plan)
     made = State(
         id=place.id,
         bundle=bundle,
@@ -70,14 +67,38 @@ def create(place: Place, bundle: str, options: Options) -> list[str]:
         cgroup=plan.cgroup,
         annotations=spec.annotations,
         has_poststop=bool(spec.hooks.poststop),
+        scope=scope.unit if scope else "",
     )
     place.make(made)
     with place.locked():
         try:
-            return _launch(place, made, spec, plan, options)
+            with _anchored(plan, scope) as plan:
+                return _launch(place, made, spec, plan, options)
         except BaseException as error:
             ending.take_down(place, place.load(), owns_cgroup=not isinstance(error, Conflict))
             raise
+
+
+def _scope(spec: Spec, container_id: str, options: Options) -> "Scope | None":
+    """Return the scope that systemd is to make; None where it is not asked. Raises StepFailed: it does not run."""
+    if options.manager != "systemd":
+        return None
+    from minirt.cgroups import systemd
+
+    systemd.require()
+    return systemd.scope_of(spec.linux.cgroups_path, container_id)
+
+
+@contextlib.contextmanager
+def _anchored(plan: Plan, scope: "Scope | None") -> Iterator[Plan]:
+    """Yield the plan; where systemd makes the cgroup, with a process to begin it with."""
+    if scope is None:
+        yield plan
+        return
+    from minirt.cgroups import systemd
+
+    with systemd.anchor() as pid:
+        yield structs.replace(plan, shim=systemd.in_scope(plan.shim, scope, pid))
 
 
 def cgroup_path(spec: Spec, container_id: str) -> str:
@@ -87,16 +108,10 @@ def cgroup_path(spec: Spec, container_id: str) -> str:
     """
     path = spec.linux.cgroups_path or f"/{container_id}"
     if path.count(":") == 2:
-        slice_name, prefix, name = path.split(":")
-        scope = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
-        return "/" + "/".join([*_slices(slice_name or "system.slice"), scope])
+        from minirt.cgroups import systemd
+
+        return systemd.scope_of(path, container_id).path
     return path if path.startswith("/") else f"/{path}"
-
-
-def _slices(name: str) -> list[str]:
-    """Return the slices from the outermost in: ``a-b.slice`` lies in ``a.slice``."""
-    parts = name.removesuffix(".slice").split("-")
-    return ["-".join(parts[: count + 1]) + ".slice" for count in range(len(parts)) if name != "-.slice"]
 
 
 def _launch(place: Place, made: State, spec: Spec, plan: Plan, options: Options) -> list[str]:
@@ -113,6 +128,8 @@ def _launch(place: Place, made: State, spec: Spec, plan: Plan, options: Options)
         stack.callback(launched.sync.close)
         stack.callback(os.close, launched.pidfd)
         _until_ready(launched, made, spec, options, warnings)
+        if options.pidfd_socket:
+            send_pidfd(options.pidfd_socket, launched.pidfd, INIT)
     if options.pid_file:
         write_pid(options.pid_file, made.pid)
     return warnings
