@@ -49,6 +49,17 @@ class InvalidInput(MinirtError):
     """The user's words are at fault: a flag, a manifest, a name, a spec."""
 
 
+@contextlib.contextmanager
+def asked_by(field: str) -> Iterator[None]:
+    """Have input that is refused in the block name the ``field`` of the document that it is from."""
+    try:
+        yield
+    except InvalidInput as error:
+        if field in str(error):
+            raise
+        raise type(error)(f"{error.what}, as {field} asks", error.why, error.do) from error
+
+
 class Unsupported(InvalidInput):
     """Understood, and not offered by this version."""
 

@@ -30,7 +30,7 @@ class Command(NamedTuple):
     imports: tuple[str, ...]
 
 
-_CORE = ("minirt", "msgspec", "_cffi_backend", "_prctl", "pyseccomp")
+_CORE = ("minirt", "msgspec", "_cffi_backend", "_prctl", "pyseccomp", "jeepney")
 COMMANDS = {
     "minirt": Command(
         (*_CORE, "click", "google.protobuf", "grpc", "isal", "pyroute2", "rich", "urllib3", "yaml", "zstandard"),

@@ -19,6 +19,7 @@ LATE = (
     "google.protobuf",
     "grpc",
     "isal",
+    "jeepney",
     "minirt.crimessages",
     "pyroute2",
     "pyseccomp",

@@ -7,6 +7,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from minirt.linux.integers import I64, U16, U32, U64, AnyNumber, Major, Minor
+
 
 class Memory(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
     """Bytes; -1 is no limit. ``swap`` is memory plus swap, as in cgroup v1; from ``kernel`` on, only v1 has it.
@@ -14,13 +16,13 @@ class Memory(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=T
     ``check_before_update`` is for who changes a limit: a new cgroup uses nothing yet.
     """
 
-    limit: int | None = None
-    reservation: int | None = None
-    swap: int | None = None
+    limit: I64 | None = None
+    reservation: I64 | None = None
+    swap: I64 | None = None
     check_before_update: bool = False
-    kernel: int | None = None
-    kernel_tcp: int | None = field(default=None, name="kernelTCP")
-    swappiness: int | None = None
+    kernel: I64 | None = None
+    kernel_tcp: I64 | None = field(default=None, name="kernelTCP")
+    swappiness: I64 | None = None
     disable_oom_killer: bool = field(default=False, name="disableOOMKiller")
     use_hierarchy: bool = True
 
@@ -31,45 +33,45 @@ class Cpu(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True
     ``idle`` 1 is SCHED_IDLE for the whole cgroup; real-time bandwidth only v1 has.
     """
 
-    shares: int | None = None
-    quota: int | None = None
-    period: int | None = None
-    burst: int | None = None
+    shares: U64 | None = None
+    quota: I64 | None = None
+    period: U64 | None = None
+    burst: U64 | None = None
     cpus: str = ""
     mems: str = ""
-    idle: int | None = None
-    realtime_runtime: int | None = None
-    realtime_period: int | None = None
+    idle: I64 | None = None
+    realtime_runtime: I64 | None = None
+    realtime_period: U64 | None = None
 
 
 class Pids(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     """How many tasks may live in the cgroup; 0 or below is no limit."""
 
-    limit: int = 0
+    limit: I64 = 0
 
 
 class ThrottleDevice(Struct, forbid_unknown_fields=True, frozen=True):
     """A rate for one block device: bytes or operations per second."""
 
-    major: int
-    minor: int
-    rate: int
+    major: Major
+    minor: Minor
+    rate: U64
 
 
 class WeightDevice(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
     """The weight, 10 to 1000, that counts for one block device."""
 
-    major: int
-    minor: int
-    weight: int | None = None
-    leaf_weight: int | None = None
+    major: Major
+    minor: Minor
+    weight: U16 | None = None
+    leaf_weight: U16 | None = None
 
 
 class BlockIO(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
     """``weight`` is 10 to 1000, as in v1's blkio; a ``leaf_weight`` only v1 has."""
 
-    weight: int | None = None
-    leaf_weight: int | None = None
+    weight: U16 | None = None
+    leaf_weight: U16 | None = None
     weight_device: tuple[WeightDevice, ...] = ()
     throttle_read_bps_device: tuple[ThrottleDevice, ...] = ()
     throttle_write_bps_device: tuple[ThrottleDevice, ...] = ()
@@ -85,8 +87,8 @@ class DeviceRule(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=
 
     allow: bool
     type: Literal["a", "b", "c"] = "a"
-    major: int | None = None
-    minor: int | None = None
+    major: AnyNumber | None = None
+    minor: AnyNumber | None = None
     access: str = ""
 
 
@@ -94,27 +96,27 @@ class HugepageLimit(Struct, forbid_unknown_fields=True, rename="camel", frozen=T
     """How many bytes of huge pages of one size (``2MB``) may be used."""
 
     page_size: str
-    limit: int
+    limit: U64
 
 
 class Rdma(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
     """How many handles and objects of one RDMA device may be open; None is no limit."""
 
-    hca_handles: int | None = None
-    hca_objects: int | None = None
+    hca_handles: U32 | None = None
+    hca_objects: U32 | None = None
 
 
 class InterfacePriority(Struct, forbid_unknown_fields=True, frozen=True):
     """The priority of what is sent over one interface."""
 
     name: str
-    priority: int
+    priority: U32
 
 
 class Network(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     """v1's net_cls and net_prio, which v2 has not."""
 
-    class_id: int | None = field(default=None, name="classID")
+    class_id: U32 | None = field(default=None, name="classID")
     priorities: tuple[InterfacePriority, ...] = ()
 
 

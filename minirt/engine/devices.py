@@ -2,6 +2,7 @@
 
 import os
 import stat
+from typing import Literal
 
 from minirt.cgroups.devices import DENY_ALL
 from minirt.cgroups.resources import DeviceRule
@@ -69,6 +70,6 @@ def _node(path: str, about: os.stat_result) -> Device | None:
     """Return a character or block device as the spec has it; None for anything else."""
     if not (stat.S_ISCHR(about.st_mode) or stat.S_ISBLK(about.st_mode)):
         return None
-    kind = "c" if stat.S_ISCHR(about.st_mode) else "b"
+    kind: Literal["c", "b"] = "c" if stat.S_ISCHR(about.st_mode) else "b"
     major, minor = os.major(about.st_rdev), os.minor(about.st_rdev)
     return Device(path, kind, major, minor, stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid)

@@ -56,7 +56,9 @@ SOURCE = r"""
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <net/if.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -244,6 +246,61 @@ static void report(int fd, const char *step, int number)
         _exit(126);
 }
 
+/* A listener's descriptor must leave this process although the filter, once it is loaded, may forbid or hold back every
+ * call that would send it. So a thread is there before, which no filter binds: main tells it the descriptor through
+ * memory, it sends it and says so, and main makes no call between seccomp and execve, which ends the thread. */
+struct handover { int report_fd; atomic_int listener, number, is_sent; };
+enum { NOT_LOADED = -2, NOT_LOADABLE = -1 };
+
+static int send_listener(int report_fd, int listener)
+{
+    char line[] = "{\"type\":\"listener\"}", space[CMSG_SPACE(sizeof listener)] = {0};
+    struct iovec part = {line, sizeof line - 1};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof space,
+    };
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof listener);
+    memcpy(CMSG_DATA(header), &listener, sizeof listener);
+    return sendmsg(report_fd, &message, MSG_NOSIGNAL) < 0 ? errno : 0;
+}
+
+static int hand_over(void *argument)
+{
+    struct handover *to = argument;
+    int listener, number;
+    while ((listener = atomic_load(&to->listener)) == NOT_LOADED)
+        sched_yield();
+    number = listener == NOT_LOADABLE ? atomic_load(&to->number) : send_listener(to->report_fd, listener);
+    if (number) {
+        report(to->report_fd, "seccomp", number);
+        _exit(125);
+    }
+    atomic_store(&to->is_sent, 1);
+    return 0;
+}
+
+static void load_with_listener(const struct sock_fprog *program, unsigned int flags, int report_fd)
+{
+    static char stack[16384] __attribute__((aligned(64)));
+    static struct handover to;
+    long listener;
+    to.report_fd = report_fd;
+    atomic_store(&to.listener, NOT_LOADED);
+    if (clone(hand_over, stack + sizeof stack, CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD, &to)
+            < 0) {
+        report(report_fd, "clone", errno);
+        _exit(125);
+    }
+    listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, program);
+    atomic_store(&to.number, listener < 0 ? errno : 0);
+    atomic_store(&to.listener, listener < 0 ? NOT_LOADABLE : (int)listener);
+    while (!atomic_load(&to.is_sent))
+        ;
+}
+
 /* The last thing a stage does. From the filter on, only what it allows may be called, so no Python runs any more:
  * on success the program has replaced us and report_fd is closed (FD_CLOEXEC); on failure one message says why. */
 static void rt_exec(const char *path, char *const argv[], char *const envp[],
@@ -254,7 +311,9 @@ static void rt_exec(const char *path, char *const argv[], char *const envp[],
     syscall(SYS_close_range, first_closed, ~0u, CLOSE_RANGE_CLOEXEC);
     if (filter_length) {
         struct sock_fprog program = {filter_length, (struct sock_filter *)filter};
-        if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, filter_flags, &program)) {
+        if (filter_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER) {
+            load_with_listener(&program, filter_flags, report_fd);
+        } else if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, filter_flags, &program)) {
             report(report_fd, "seccomp", errno);
             _exit(125);
         }

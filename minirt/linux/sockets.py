@@ -1,4 +1,4 @@
-"""Unix sockets that keep each message whole (SOCK_SEQPACKET), and carry descriptors.
+"""Unix sockets, most of which keep each message whole (SOCK_SEQPACKET); they carry descriptors.
 
 They come from the module that ``socket`` is made of: to import that one takes 2 ms, for enums and selectors, of the 35
 that a start of ``minirt-oci`` has. A ``socket.socket`` is a ``_socket.socket`` too: either can be sent on here.
@@ -25,6 +25,11 @@ class Socket(_socket.socket):
 def seqpacket() -> Socket:
     """Return a new socket, to bind or to connect."""
     return Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+
+
+def stream() -> Socket:
+    """Return a new one that keeps no messages whole: those who listen for descriptors expect such."""
+    return Socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
 
 
 def pair() -> tuple[Socket, Socket]:

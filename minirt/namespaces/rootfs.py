@@ -9,6 +9,7 @@ Source: pivot_root(2), mount_namespaces(7), the kernel's Documentation/filesyste
 import errno
 import os
 
+from minirt import journal
 from minirt.errors import StepFailed
 from minirt.linux import fds, mount
 from minirt.linux.operation import Operation
@@ -65,11 +66,10 @@ def _mount_point(path: str) -> str:
 
 
 def _mount_id(path: str) -> str:
-    """Return the id of a path's mount. Source: proc_pid_fdinfo(5)."""
+    """Return the id of a path's mount."""
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        with open(f"/proc/self/fdinfo/{fd}") as info:
-            return next(line for line in info if line.startswith("mnt_id:"))
+        return _mount_id_of(fd)
     finally:
         os.close(fd)
 
@@ -95,6 +95,12 @@ class MapLayer(Operation[InRoot], frozen=True):
             idmap.apply(tree, self.path, self.uid_map, self.gid_map, below=False)
             with fds.closing(os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as place:
                 mount.move_mount(tree, place)
+
+
+def _mount_id_of(fd: int) -> str:
+    """Return the id of a descriptor's mount. Source: proc_pid_fdinfo(5)."""
+    with open(f"/proc/self/fdinfo/{fd}") as info:
+        return next(line.split()[1] for line in info if line.startswith("mnt_id:"))
 
 
 class MountOverlay(Operation[InRoot], frozen=True):
@@ -199,6 +205,46 @@ class PivotRoot(Operation[InRoot], frozen=True):
             os.close(old)
         mount.umount2(".", mount.MNT_DETACH)
         os.chdir("/")
+
+
+class MoveRoot(Operation[InRoot], frozen=True):
+    """Make the prepared root the root where pivot_root cannot (on a ramdisk): by moving it over the old one.
+
+    The old one stays below, so nothing may show through: the host's proc and sysfs are unmounted, for who has them may
+    mount them anew, without the container's masks.
+    """
+
+    def describe(self) -> str:
+        """Return the operation in words."""
+        return "umount -l of the host's proc and sysfs && mount --move . / && chroot .  (instead of pivot_root)"
+
+    def execute(self, context: InRoot) -> None:
+        """Unmount, move, change over."""
+        inside = _mount_id_of(context.rootfs_fd)
+        mount.mount(None, "/", None, mount.MS_SLAVE | mount.MS_REC)
+        for point in _kernels_outside(inside):
+            mount.umount2(point, mount.MNT_DETACH)
+        os.fchdir(context.rootfs_fd)
+        mount.mount(".", "/", None, mount.MS_MOVE)
+        journal.step("chroot", os.chroot, ".")
+        os.chdir("/")
+
+
+def _kernels_outside(root: str) -> list[str]:
+    """Return where proc and sysfs are mounted, the last first, but for what lies below the mount with the id ``root``.
+
+    Source: proc_pid_mountinfo(5)
+    """
+    with open("/proc/self/mountinfo") as file:
+        lines = [line.split(" ") for line in file]
+    below = {root}
+    found: list[str] = []
+    for words in lines:
+        if words[1] in below:
+            below.add(words[0])
+        elif words[words.index("-") + 1] in {"proc", "sysfs"}:
+            found.append(words[4].encode().decode("unicode_escape"))
+    return found[::-1]
 
 
 class ReadonlyRoot(Operation[InRoot], frozen=True):

@@ -5,11 +5,11 @@ then the host goes out of sight, and only then rights are given up one by one, t
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from minirt.cgroups.plan import plan_cgroup
 from minirt.cgroups.tree import Tree
-from minirt.errors import InvalidInput
+from minirt.errors import InvalidInput, asked_by
 from minirt.linux.operation import Operation
 from minirt.namespaces.devices import DEFAULT_LINKS, DEFAULT_NODES, MakeDevice, MakeSymlink
 from minirt.namespaces.kinds import JoinNamespace, OffsetClocks, SetHostname
@@ -35,9 +35,10 @@ from minirt.oci.init import (
     Undumpable,
     WaitForStart,
 )
-from minirt.oci.mounts import compile_mount
+from minirt.oci.mounts import compile_mount, shows_cgroups_writable
 from minirt.oci.plan import Plan
-from minirt.oci.spec import Affinity, Device, Linux, Process, Spec
+from minirt.oci.spec import Affinity, Capabilities, Device, Linux, Process, Spec
+from minirt.oci.userns import Maps
 from minirt.security.capabilities import numbers
 from minirt.security.labels import SetAppArmorProfile, SetSelinuxLabel
 from minirt.security.operations import DropBounding, NoNewPrivileges, SetCredentials, SetOomScoreAdj, SetRlimit
@@ -88,13 +89,13 @@ def compile_spec(
         stage, inside = userns.divide(stage, inside, own_network=own_network, new_ipc="ipc" in new)
         stage = [*userns.map_layers(overlay, spec.linux), *stage]
         new = tuple(kind for kind in new if kind != "ipc")
-    path = spec.linux.cgroups_path
-    if not path and spec.linux.resources.devices:
-        _check_no_filter(spec.linux)
+    cgroup, shim = _cgroup(spec.linux, tree)
+    if ids and ids.uids and "cgroup" in new and cgroup and shows_cgroups_writable(spec.mounts):
+        shim = (*shim, delegation_of(cgroup, ids))
     return Plan(
         command=spec.process.args[0],
-        cgroup=tree.at(path) if path else "",
-        shim=tuple(plan_cgroup(path, spec.linux.resources, tree)) if path else (),
+        cgroup=cgroup,
+        shim=shim,
         stage=tuple([Undumpable(), *stage] if stage else []),
         new=tuple(kind for kind in new if kind != "time" or not clocks),
         inside=tuple(inside),
@@ -103,6 +104,26 @@ def compile_spec(
         uid_map=ids.uids if ids else (),
         gid_map=ids.gids if ids else (),
     )
+
+
+def _cgroup(linux: Linux, tree: Tree) -> tuple[str, tuple[Operation[object], ...]]:
+    """Return the cgroup's directory ("" for none), and what makes it."""
+    path = linux.cgroups_path
+    if not path:
+        if linux.resources.devices:
+            _check_no_filter(linux)
+        return "", ()
+    with asked_by("linux.cgroupsPath"):
+        directory = tree.at(path)
+    with asked_by("linux.resources"):
+        return directory, tuple(plan_cgroup(path, linux.resources, tree))
+
+
+def delegation_of(cgroup: str, ids: Maps) -> Operation[object]:
+    """Return what gives a cgroup to the root of a user namespace with these maps."""
+    from minirt.cgroups.delegation import DelegateCgroup
+
+    return DelegateCgroup(cgroup, next(outside for inside, outside, size in ids.uids if inside == 0 and size))
 
 
 def _check_no_filter(linux: Linux) -> None:
@@ -153,7 +174,8 @@ def _rootfs(spec: Spec, bundle: str, overlay: MountOverlay | None, host_cgroups:
     operations += mounts
     if not any(isinstance(one, BindMount) and os.path.normpath(one.target) == "/dev" for one in mounts):
         operations += _devices(spec.linux.devices)
-    operations += plan_sysctls(spec.linux.sysctl, {space.type for space in spec.linux.namespaces})
+    with asked_by("linux.sysctl"):
+        operations += plan_sysctls(spec.linux.sysctl, {space.type for space in spec.linux.namespaces})
     operations += [ReadonlyPath(path) for path in spec.linux.readonly_paths]
     operations += [MaskPath(path) for path in spec.linux.masked_paths]
     return [*operations, MakeCwd(spec.process.cwd)]
@@ -172,7 +194,8 @@ def _devices(more: tuple[Device, ...]) -> list[Operation[Init]]:
 
 def _identity(spec: Spec, new: tuple[str, ...]) -> list[Operation[Init]]:
     operations: list[Operation[Init]] = [SetHostname(spec.hostname)] if spec.hostname and "uts" in new else []
-    return operations + plan_sysctls({"kernel.domainname": spec.domainname} if spec.domainname else {}, new)
+    with asked_by("domainname"):
+        return operations + plan_sysctls({"kernel.domainname": spec.domainname} if spec.domainname else {}, new)
 
 
 def compile_birth(preserved: int = 0) -> list[Operation[Init]]:
@@ -185,7 +208,8 @@ def compile_birth(preserved: int = 0) -> list[Operation[Init]]:
 
 def compile_oom_score(process: Process) -> list[SetOomScoreAdj]:
     """Return what sets the oom_score_adj: first, through the host's /proc, for the container may fake its own."""
-    return [] if process.oom_score_adj is None else [SetOomScoreAdj(process.oom_score_adj)]
+    with asked_by("process.oomScoreAdj"):
+        return [] if process.oom_score_adj is None else [SetOomScoreAdj(process.oom_score_adj)]
 
 
 def compile_labels(process: Process) -> list[Operation[object]]:
@@ -222,20 +246,20 @@ def compile_process(
     terminal = OpenTerminal(size.height if size else 0, size.width if size else 0, console, process.user.uid)
     sets, user = process.capabilities, process.user
     operations: list[Operation[Init]] = [NewSession(), terminal if process.terminal else Stdio()]
-    operations += [SetRlimit(limit.type, limit.soft, limit.hard) for limit in process.rlimits]
+    operations += _rlimits(process)
     operations += _scheduling(process)
     operations += [NoNewPrivileges()] if process.no_new_privileges else []
     operations += [
         Chdir(process.cwd),
-        DropBounding(numbers(sets.bounding), last_cap),
+        DropBounding(_capabilities(sets, "bounding"), last_cap),
         SetCredentials(
             uid=user.uid,
             gid=user.gid,
             groups=user.additional_gids,
-            effective=numbers(sets.effective),
-            permitted=numbers(sets.permitted),
-            inheritable=numbers(sets.inheritable),
-            ambient=numbers(sets.ambient),
+            effective=_capabilities(sets, "effective"),
+            permitted=_capabilities(sets, "permitted"),
+            inheritable=_capabilities(sets, "inheritable"),
+            ambient=_capabilities(sets, "ambient"),
             until_execve=numbers(["CAP_SYS_ADMIN"] if filter and not process.no_new_privileges else []),
         ),
         SetUmask(0o022 if user.umask is None else user.umask),
@@ -246,6 +270,17 @@ def compile_process(
         Execute(process.args, process.env),
     ]
     return operations
+
+
+def _capabilities(sets: Capabilities, which: str) -> frozenset[int]:
+    with asked_by(f"process.capabilities.{which}"):
+        return numbers(getattr(sets, which))
+
+
+def _rlimits(process: Process) -> Iterator[SetRlimit]:
+    for index, limit in enumerate(process.rlimits):
+        with asked_by(f"process.rlimits[{index}]"):
+            yield SetRlimit(limit.type, limit.soft, limit.hard)
 
 
 def _scheduling(process: Process) -> list[Operation[Init]]:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from minirt import journal
 from minirt.errors import MinirtError, StepFailed
 from minirt.linux import process
+from minirt.linux.integers import Seconds
 
 
 class Hook(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
@@ -27,7 +28,7 @@ class Hook(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     path: str
     args: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
-    timeout: int | None = None
+    timeout: Seconds | None = None
 
 
 class Hooks(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):

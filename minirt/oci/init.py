@@ -291,7 +291,10 @@ class LoadFilter(Operation[Init], frozen=True):
 
 
 class Execute(Operation[Init], frozen=True):
-    """Become the program: signals to default, all but 0-2 closed, the filter loaded, execve. In C, and for good."""
+    """Become the program: signals to default, all but 0-2 closed, the filter loaded, execve. In C, and for good.
+
+    The listener of a filter that has one is sent on the pair, as {"type": "listener"}.
+    """
 
     args: tuple[str, ...]
     env: tuple[str, ...] = ()

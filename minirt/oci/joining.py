@@ -15,6 +15,7 @@ import os
 from msgspec import Struct
 
 from minirt.cgroups import lifecycle
+from minirt.errors import Conflict
 from minirt.linux import process
 from minirt.linux.operation import Operation
 from minirt.namespaces.kinds import FLAGS
@@ -71,15 +72,24 @@ def personality_of(plan: Plan) -> tuple[Operation[Init], ...]:
     return tuple(one for one in plan.inside if isinstance(one, SetPersonality))
 
 
+def _entrance(cgroup: str, init_pid: int) -> int:
+    """Return a descriptor of the cgroup to clone into. Raises Conflict: it is frozen, and clone3 would hang in it."""
+    entrance = lifecycle.entrance(cgroup, init_pid)
+    if lifecycle.is_frozen(entrance):
+        raise Conflict(f"execute a process in {entrance}", "the cgroup is frozen: it is paused", "resume it first")
+    return lifecycle.open_fd(entrance)
+
+
 def launch(host: Host, spec: Process, inside: tuple[Operation[Init], ...], stdio: tuple[int, int, int]) -> Launched:
     """Clone a process into a container; it does ``inside`` there.
 
     Raises:
+        Conflict: its cgroup is frozen.
         StepFailed: the kernel refused a step.
         OSError: init has ended.
     """
     cgroup = host.cgroup
-    cgroup_fd = lifecycle.open_fd(lifecycle.entrance(cgroup, host.init_pid)) if cgroup else -1
+    cgroup_fd = _entrance(cgroup, host.init_pid) if cgroup else -1
     pidfd = process.pidfd_open(host.init_pid)
     first, final = compile_affinity(spec.exec_cpu_affinity)
     to_be_confined: Steps = (*compile_oom_score(spec), *compile_labels(spec))

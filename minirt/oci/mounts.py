@@ -6,6 +6,7 @@ Source: https://github.com/opencontainers/runtime-spec/blob/main/config.md#mount
 import os
 
 from minirt.errors import InvalidInput, Unsupported
+from minirt.linux.mount import MOUNT_ATTR_RDONLY
 from minirt.linux.operation import Operation
 from minirt.namespaces.mounts import BindMount, MountFilesystem
 from minirt.oci import options
@@ -39,6 +40,15 @@ def compile_mount(mount: Mount, at: str, bundle: str, host_cgroups: str, ids: Ma
     source = mount.source or fstype
     own = (found.copy_up, found.propagation)
     return MountFilesystem(fstype, source, target, given, found.data, mount.cause, *own)
+
+
+def shows_cgroups_writable(mounts: tuple[Mount, ...]) -> bool:
+    """Say whether a container sees its cgroup in a file system that it may write to."""
+    for index, mount in enumerate(mounts):
+        if mount.type in {"cgroup", "cgroup2"}:
+            found = options.parse(mount.options, f"mounts[{index}].options")
+            return not (found.attributes.given | found.below.given) & MOUNT_ATTR_RDONLY
+    return False
 
 
 def absolute(destination: str) -> str:

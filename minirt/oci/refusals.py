@@ -6,6 +6,7 @@ What says nothing (an empty value, a default) passes: others write such without 
 from collections.abc import Iterator
 
 from minirt.errors import InvalidInput, Unsupported
+from minirt.oci.hooks import Hooks
 from minirt.oci.spec import Spec
 
 ELSEWHERE = "it is for another platform"
@@ -24,6 +25,17 @@ def check(spec: Spec) -> None:
     for field, asked, why in _asked(spec):
         if asked:
             raise Unsupported(f"use {field}", why, "leave it out")
+    _check_hooks(spec.hooks)
+
+
+def _check_hooks(hooks: Hooks) -> None:
+    """Refuse a hook that would be looked for: of all, even of those that nobody would run before the end."""
+    for moment in hooks.__struct_fields__:
+        for index, hook in enumerate(getattr(hooks, moment)):
+            if not hook.path.startswith("/"):
+                first, *rest = moment.split("_")
+                field = f"hooks.{first}{''.join(map(str.title, rest))}[{index}].path"
+                raise InvalidInput(f"use {field} {hook.path!r}", "it is not absolute", "begin it with /")
 
 
 def _asked(spec: Spec) -> Iterator[tuple[str, object, str]]:
@@ -36,6 +48,9 @@ def _asked(spec: Spec) -> Iterator[tuple[str, object, str]]:
     yield "linux.intelRdt", linux.intel_rdt is not None, "minirt keeps away from the resctrl file system"
     yield "linux.netDevices", linux.net_devices, "minirt moves no network device of the host's"
     yield "linux.memoryPolicy", linux.memory_policy is not None, "minirt sets no NUMA memory policy"
+    if linux.seccomp and not linux.seccomp.listener_path:
+        why = "it is for who listens at linux.seccomp.listenerPath, which is empty"
+        yield "linux.seccomp.listenerMetadata", linux.seccomp.listener_metadata, why
     if linux.personality:
         yield "linux.personality.flags", linux.personality.flags, "the specification defines none yet"
 

@@ -6,19 +6,21 @@ Source: https://github.com/opencontainers/runtime-spec/blob/main/config.md and c
 """
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct, field
 
 from minirt.cgroups.resources import Resources
 from minirt.errors import InvalidInput
+from minirt.linux.integers import I32, I64, U16, U32, U64, Major, Minor
 from minirt.oci.hooks import Hooks
 from minirt.security.profile import Seccomp
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+Document = TypeVar("Document")
 Propagation = Literal["", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"]
 NamespaceKind = Literal["mount", "pid", "uts", "ipc", "network", "cgroup", "time", "user"]
 
@@ -26,10 +28,10 @@ NamespaceKind = Literal["mount", "pid", "uts", "ipc", "network", "cgroup", "time
 class User(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
     """Numeric ids inside the container, and the umask of its first process."""
 
-    uid: int = 0
-    gid: int = 0
-    umask: int | None = None
-    additional_gids: tuple[int, ...] = ()
+    uid: U32 = 0
+    gid: U32 = 0
+    umask: U32 | None = None
+    additional_gids: tuple[U32, ...] = ()
     username: str = ""
 
 
@@ -54,20 +56,20 @@ class Rlimit(Struct, forbid_unknown_fields=True, frozen=True):
 class ConsoleSize(Struct, forbid_unknown_fields=True, frozen=True):
     """A terminal's size in characters."""
 
-    height: int
-    width: int
+    height: U16
+    width: U16
 
 
 class Scheduler(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     """A scheduling policy (SCHED_FIFO) and its attributes; the times are SCHED_DEADLINE's, in ns."""
 
     policy: str
-    nice: int = 0
-    priority: int = 0
+    nice: I32 = 0
+    priority: I32 = 0
     flags: tuple[str, ...] = ()
-    runtime: int = 0
-    deadline: int = 0
-    period: int = 0
+    runtime: U64 = 0
+    deadline: U64 = 0
+    period: U64 = 0
 
 
 class IoPriority(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
@@ -96,7 +98,7 @@ class Process(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=
     capabilities: Capabilities = Capabilities()
     rlimits: tuple[Rlimit, ...] = ()
     no_new_privileges: bool = False
-    oom_score_adj: int | None = None
+    oom_score_adj: I32 | None = None
     apparmor_profile: str = ""
     selinux_label: str = ""
     scheduler: Scheduler | None = None
@@ -115,9 +117,9 @@ class Root(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
 class IdMapping(Struct, forbid_unknown_fields=True, frozen=True):
     """A line of a map of ids. Of a mount: ``container_id`` is the id on disk, ``host_id`` what it is shown as."""
 
-    container_id: int = field(name="containerID")
-    host_id: int = field(name="hostID")
-    size: int
+    container_id: U32 = field(name="containerID")
+    host_id: U32 = field(name="hostID")
+    size: U32
 
 
 class Mount(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
@@ -144,22 +146,22 @@ class Namespace(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=T
 
 
 class Device(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
-    """A device node to make: type ``c``, ``b`` or ``p``."""
+    """A device node to make: type ``c`` (or ``u``), ``b`` or ``p``."""
 
     path: str
-    type: str
-    major: int = 0
-    minor: int = 0
-    file_mode: int = 0o666
-    uid: int = 0
-    gid: int = 0
+    type: Literal["c", "u", "b", "p"]
+    major: Major = 0
+    minor: Minor = 0
+    file_mode: U32 = 0o666
+    uid: U32 = 0
+    gid: U32 = 0
 
 
 class TimeOffset(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
     """How far ahead of the host's a clock is."""
 
-    secs: int = 0
-    nanosecs: int = 0
+    secs: I64 = 0
+    nanosecs: U32 = 0
 
 
 class Personality(Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True):
@@ -215,13 +217,48 @@ def load(path: "str | os.PathLike[str]") -> Spec:
     Raises:
         InvalidInput: it is missing, is no JSON, or has a wrong or unsupported field (the message names its path).
     """
+    return read(path, Spec, "a bundle holds a config.json")
+
+
+def read(path: "str | os.PathLike[str]", kind: type[Document], do: str = "") -> Document:
+    """Return what a JSON file holds, of a type of this module.
+
+    The kernel's strings end at a NUL, so none may hold one. It can stand in JSON only as an escape, which hardly any
+    file has: only then is it looked for.
+
+    Raises:
+        InvalidInput: it is missing, is no JSON, or has a wrong or unsupported field (the message names its path).
+    """
     try:
         with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=Spec)
+            content = file.read()
+        found = msgspec.json.decode(content, type=kind)
+        if rb"\u0000" in content:
+            _refuse_nul(msgspec.json.decode(content), "$")
     except OSError as error:
-        raise InvalidInput(f"read {path}", error.strerror or str(error), "a bundle holds a config.json") from error
-    except msgspec.DecodeError as error:
+        raise InvalidInput(f"read {path}", error.strerror or str(error), do) from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"use {path}", f"it is no UTF-8: {error.reason} at byte {error.start} of a string"
+        ) from error
+    except RecursionError as error:
+        raise InvalidInput(f"use {path}", "it is nested too deeply to be one") from error
+    except (msgspec.DecodeError, ValueError) as error:
         raise InvalidInput(f"use {path}", str(error)) from error
+    return found
+
+
+def _refuse_nul(value: Any, at: str) -> None:
+    """Raise ValueError for the first string, or name of a field, that holds a NUL."""
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError(f"Expected `str` without NUL - at `{at}`")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_nul(key, f"{at}.{key!r}")
+            _refuse_nul(inner, f"{at}.{key}")
+    if isinstance(value, list):
+        for index, inner in enumerate(value):
+            _refuse_nul(inner, f"{at}[{index}]")
 
 
 def save(spec: Spec, path: "Path") -> None:

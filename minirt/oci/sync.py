@@ -6,6 +6,7 @@
     init ──▶ shim   {"type": "terminal"} + fd   the master of the terminal it made
     init ──▶ shim   {"type": "ready"}           at the gate: all is set up, the executable is found
     shim ──▶ init   {"type": "start"}           through the gate
+    init ──▶ shim   {"type": "listener"} + fd   of its seccomp filter, if that asks somebody (minirt-oci only)
     init ──▶ shim   {"type": "failed", ...}     the error, as data; init exits after it
     (end of file after "start")                 execve has succeeded, and closed init's end
 

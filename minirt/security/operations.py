@@ -48,6 +48,9 @@ class SetRlimit(Operation[Warns], frozen=True):
         if self.type not in RLIMITS:
             known = ", ".join(sorted(RLIMITS))
             raise InvalidInput(f"set the resource limit {self.type!r}", "there is none of this name", known)
+        if not (0 <= self.soft <= INFINITY and 0 <= self.hard <= INFINITY):
+            why = f"{self.soft} and {self.hard} are not numbers of 64 bits"
+            raise InvalidInput(f"set {self.type}", why, f"no limit is {INFINITY}")
         if self.soft > self.hard:
             raise InvalidInput(f"set {self.type}", f"the soft limit {self.soft} is above the hard limit {self.hard}")
 

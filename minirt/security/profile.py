@@ -5,7 +5,7 @@
        ▼
     the OCI's   rules that all hold ─ seccomp.py ─▶ BPF
 
-What is not here (SCMP_ACT_NOTIFY, listenerPath) is refused by name: nobody would listen.
+Only the OCI's has SCMP_ACT_NOTIFY and its listener; in docker's they are refused by name: nobody would listen.
 Source: runtime-spec 1.2 config-linux.md, "Seccomp"; docs.docker.com/engine/security/seccomp; moby's seccomp.go
 """
 
@@ -32,6 +32,10 @@ Action = Literal[
     "SCMP_ACT_ALLOW",
     "SCMP_ACT_LOG",
 ]
+NOTIFY: Literal["SCMP_ACT_NOTIFY"] = "SCMP_ACT_NOTIFY"
+AnyAction = Literal[Action, "SCMP_ACT_NOTIFY"]
+"""Those, and to ask another program: who listens at ``listenerPath``."""
+
 Operator = Literal[
     "SCMP_CMP_NE",
     "SCMP_CMP_LT",
@@ -62,19 +66,30 @@ class Rule(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=Tru
     """What happens to some system calls, if their arguments are so."""
 
     names: tuple[str, ...]
-    action: Action
+    action: AnyAction
     errno_ret: int | None = None
     args: tuple[Argument, ...] = ()
 
 
 class Seccomp(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):
-    """The OCI spec's ``linux.seccomp``. Without ``flags`` it is loaded with SPEC_ALLOW, as runc does."""
+    """The OCI spec's ``linux.seccomp``. Without ``flags`` it is loaded with SPEC_ALLOW, as runc does.
 
-    default_action: Action
+    ``listener_path`` is the unix socket of who decides where an action is SCMP_ACT_NOTIFY; ``listener_metadata`` is
+    passed on to it.
+    """
+
+    default_action: AnyAction
     default_errno_ret: int | None = None
     architectures: tuple[str, ...] = ()
     flags: tuple[Flag, ...] | None = None
     syscalls: tuple[Rule, ...] = ()
+    listener_path: str = ""
+    listener_metadata: str = ""
+
+    @property
+    def notifies(self) -> bool:
+        """Say whether a system call is left to somebody else to decide."""
+        return NOTIFY in (self.default_action, *(rule.action for rule in self.syscalls))
 
 
 class Condition(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True, frozen=True):

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from minirt import paths
 from minirt.errors import InvalidInput, Unsupported
-from minirt.security.profile import Argument, Flag, Rule, Seccomp
+from minirt.security.profile import NOTIFY, Argument, Flag, Rule, Seccomp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,13 +35,18 @@ FLAGS: dict[Flag, int] = {
 }
 """Source: linux/seccomp.h."""
 
+TSYNC, NEW_LISTENER, WAIT_KILLABLE_RECV = 1, 8, 32
+
 WITH_ERRNO = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
-PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
-"""Default actions under which an unknown system call reaches the kernel, or a tracer that knows what to do."""
+PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", NOTIFY)
+"""Default actions under which an unknown system call reaches the kernel, or somebody who knows what to do."""
 
 INSTRUCTION_BYTES = 8
 MOST_INSTRUCTIONS = 4096
 """BPF_MAXINSNS. Source: linux/bpf_common.h."""
+
+MOST_ERRNO = 4094
+"""Of what libseccomp takes."""
 
 FORMAT = 2
 """Counts up when the same profile is compiled to something else than before."""
@@ -93,9 +98,24 @@ def path_of(content: bytes) -> str:
 
 
 def flags_of(profile: Seccomp) -> int:
-    """Return the flags to load a profile with: runc's where it names none, which leaves speculation as it is."""
+    """Return the flags to load a profile with: runc's where it names none, which leaves speculation as it is.
+
+    With a listener the kernel takes no TSYNC (both would be what seccomp(2) returns), and there is one thread only.
+
+    Raises:
+        InvalidInput: the profile is to ask somebody, and does not say whom; or has a flag that is about asking.
+    """
     flags = ("SECCOMP_FILTER_FLAG_SPEC_ALLOW",) if profile.flags is None else profile.flags
-    return sum(FLAGS[flag] for flag in set(flags))
+    bits = sum(FLAGS[flag] for flag in set(flags))
+    if not profile.notifies:
+        if bits & WAIT_KILLABLE_RECV:
+            why = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV is for SCMP_ACT_NOTIFY, and no rule has that action"
+            raise InvalidInput("use linux.seccomp.flags", why, "leave it out")
+        return bits
+    if not profile.listener_path:
+        why = "it is empty, and an action is SCMP_ACT_NOTIFY"
+        raise InvalidInput("use linux.seccomp.listenerPath", why, "name the socket of who is to be asked")
+    return bits & ~TSYNC | NEW_LISTENER
 
 
 # --- the cache: a line with boot, format and check sum; the profile's line; the program
@@ -169,8 +189,9 @@ def _action(library: Any, action: str, number: int | None, prefix: str, where: s
     name = action.removeprefix("SCMP_ACT_")
     if action in WITH_ERRNO:
         value = errno.EPERM if number is None else number
-        if not 0 <= value <= 0xFFFF:
-            raise InvalidInput(f"use {where}", f"the errno {value} is not within 0 to 65535", "EPERM is 1")
+        most = MOST_ERRNO if action == "SCMP_ACT_ERRNO" else 0xFFFF
+        if not 0 <= value <= most:
+            raise InvalidInput(f"use {where}", f"the errno {value} is not within 0 to {most}", "EPERM is 1")
         return int(getattr(library, name)(value))
     if number is not None:
         field = "defaultErrnoRet" if prefix else "errnoRet"

@@ -54,13 +54,14 @@ _BUNDLE = _value("-b", "--bundle", default=".")
 _CONSOLE = _value("--console-socket")
 _PID_FILE = _value("--pid-file")
 _FDS = _value("--preserve-fds", default=0, convert=int)
+_PIDFD = _value("--pidfd-socket")
 _FORMAT = _value("-f", "--format", default="table")
 _CREATE = (
     _BUNDLE,
     _CONSOLE,
     _PID_FILE,
     _FDS,
-    _value("--pidfd-socket"),
+    _PIDFD,
     _switch("--no-pivot"),
     _switch("--no-new-keyring"),
 )
@@ -99,6 +100,7 @@ COMMANDS: dict[str, tuple[tuple[Flag, ...], str]] = {
             _PID_FILE,
             _CONSOLE,
             _FDS,
+            _PIDFD,
             _switch("--ignore-paused"),
             _value("--cgroup"),
             _value("--apparmor"),

@@ -31,10 +31,8 @@ def check(terminal: bool, console_socket: str, *, detach: bool) -> None:
 
 def hand_over(path: str, master: int) -> None:
     """Send a terminal's master to the one who listens at ``path``, with its name. Raises StepFailed: nobody does."""
-    import socket
-
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        with sockets.stream() as connection:
             connection.connect(path)
             sockets.send(connection, os.fsencode(f"/dev/pts/{_number(master)}"), [master])
     except OSError as error:

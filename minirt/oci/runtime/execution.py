@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+from collections.abc import Callable
+from functools import partial
 
-import msgspec
 from msgspec import structs
 
+from minirt.cgroups import tree
 from minirt.errors import Conflict, InvalidInput, ShimError
 from minirt.linux.operation import Operation
 from minirt.oci import joining, sync
@@ -13,9 +15,11 @@ from minirt.oci import spec as specs
 from minirt.oci.compile import compile_personality, compile_process
 from minirt.oci.executor import Launched
 from minirt.oci.init import Execute, Init
-from minirt.oci.runtime import console, lifecycle
+from minirt.oci.runtime import console, lifecycle, state
 from minirt.oci.runtime.arguments import Arguments
-from minirt.oci.runtime.state import Place
+from minirt.oci.runtime.listener import Listener
+from minirt.oci.runtime.options import EXECUTED, send_pidfd
+from minirt.oci.runtime.state import Place, State
 from minirt.oci.spec import Process
 from minirt.security import seccomp
 from minirt.security.capabilities import last_cap
@@ -44,15 +48,20 @@ def execute(place: Place, chosen: Arguments) -> int:
     has_clocks = any(space.type == "time" for space in spec.linux.namespaces)
     host = joining.Host(
         made.pid,
-        made.cgroup,
+        _cgroup(made, flags["cgroup"]),
         has_clocks,
         tuple(compile_personality(spec.linux)),
         flags["preserve_fds"],
         any(space.type == "user" for space in spec.linux.namespaces),
     )
-    launched = joining.launch(host, process, tuple(inside), (0, 1, 2))
     terminals: list[int] = []
-    _until_executed(launched, process.args[0], flags["console_socket"], terminals)
+    with Listener(spec.linux.seccomp) as listener:
+        launched = joining.launch(host, process, tuple(inside), (0, 1, 2))
+        if flags["pidfd_socket"]:
+            send_pidfd(flags["pidfd_socket"], launched.pidfd, EXECUTED)
+        document = state.document(made, status)
+        hand_over = partial(listener.hand_over, pid=launched.pid, document=document)
+        _until_executed(launched, process.args[0], flags["console_socket"], terminals, hand_over)
     if flags["pid_file"]:
         lifecycle.write_pid(flags["pid_file"], launched.pid)
     if flags["detach"]:
@@ -60,6 +69,20 @@ def execute(place: Place, chosen: Arguments) -> int:
     for master in terminals:
         console.relay(master, launched.pid)
     return lifecycle.wait(launched.pid)
+
+
+def _cgroup(made: State, below: str) -> str:
+    """Return the cgroup that the process is for: the container's, or one that is there below it.
+
+    Raises:
+        InvalidInput: it leads elsewhere, or is not there.
+    """
+    if not below.strip("/"):
+        return made.cgroup
+    path = f"{made.cgroup}/{tree.checked_path(below.strip('/'))}"
+    if not (made.cgroup and os.path.isdir(path)):
+        raise InvalidInput(f"exec in the cgroup {below}", f"there is no {path}", "exec uses those that are there")
+    return path
 
 
 def _preserving(one: Operation[Init], count: int) -> Operation[Init]:
@@ -70,13 +93,17 @@ def _process(own: Process, chosen: Arguments) -> Process:
     """Return the process of the file, or the container's own with the words and flags in its place."""
     flags = chosen.flags
     if flags["process"]:
-        process = _read(flags["process"])
+        process = specs.read(flags["process"], Process)
     elif chosen.words[1:]:
         process = structs.replace(own, args=chosen.words[1:], terminal=False, console_size=None)
     else:
         raise InvalidInput("exec", "there is no command", "give one after the id, or --process FILE")
     if flags["tty"]:
         process = structs.replace(process, terminal=True)
+    if flags["apparmor"]:
+        process = structs.replace(process, apparmor_profile=flags["apparmor"])
+    if flags["process_label"]:
+        process = structs.replace(process, selinux_label=flags["process_label"])
     return process if flags["process"] else _changed(process, flags)
 
 
@@ -113,17 +140,9 @@ def _with_more(sets: specs.Capabilities, names: object) -> specs.Capabilities:
     )
 
 
-def _read(path: str) -> Process:
-    try:
-        with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=Process)
-    except OSError as error:
-        raise InvalidInput(f"read {path}", error.strerror or str(error)) from error
-    except msgspec.DecodeError as error:
-        raise InvalidInput(f"use {path}", str(error)) from error
-
-
-def _until_executed(launched: Launched, command: str, console_socket: str, terminals: list[int]) -> None:
+def _until_executed(
+    launched: Launched, command: str, console_socket: str, terminals: list[int], on_listener: Callable[[int], None]
+) -> None:
     """Hear the process out until it has executed its program; end it with the error it tells."""
     is_at_gate = False
     with contextlib.closing(launched.sync):
@@ -135,6 +154,8 @@ def _until_executed(launched: Launched, command: str, console_socket: str, termi
             match message["type"]:
                 case "terminal":
                     lifecycle.take_terminal(descriptors[0], console_socket, terminals)
+                case "listener":
+                    on_listener(descriptors[0])
                 case "ready":
                     is_at_gate = True
                     sync.send(launched.sync, {"type": "start"})

@@ -4,12 +4,14 @@ create ◀─ {"type": "hooks"} ─ init      all mounts are made; said only whe
 create ─▶ {"type": "go", "state": …}    prestart and createRuntime have run; init runs createContainer
 create ◀─ {"type": "ready"} ─ init      at the gate; create ends, init listens on gate.sock
 start  ─▶ {"type": "start", "state": …} through gate.sock; init runs startContainer, then execve
+start  ◀─ {"type": "listener"} + fd     of a seccomp filter that asks somebody
 start  ◀─ {"type": "failed", …}, or the end of file when execve has closed init's end
 
 ``run`` starts what it has made itself: there the last two go over the pair, and no gate.sock is made.
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import structs
@@ -17,7 +19,7 @@ from msgspec import structs
 from minirt.linux import fds, sockets
 from minirt.linux.operation import Operation
 from minirt.linux.sockets import Socket
-from minirt.namespaces.rootfs import PivotRoot, ReadonlyRoot
+from minirt.namespaces.rootfs import MoveRoot, PivotRoot, ReadonlyRoot
 from minirt.oci import hooks, sync
 from minirt.oci.hooks import Hook, Hooks
 from minirt.oci.init import CloseInherited, Execute, Init, WaitForStart
@@ -86,7 +88,7 @@ def with_gate(plan: Plan, listener: int, moments: Hooks, preserved: int) -> Plan
     inside: list[Operation[Init]] = []
     is_built = not (moments.prestart or moments.create_runtime or moments.create_container)
     for operation in plan.inside:
-        if isinstance(operation, ReadonlyRoot | PivotRoot) and not is_built:
+        if isinstance(operation, ReadonlyRoot | PivotRoot | MoveRoot) and not is_built:
             inside.append(AwaitHooks(moments.create_container))
             is_built = True
         match operation:
@@ -101,8 +103,10 @@ def with_gate(plan: Plan, listener: int, moments: Hooks, preserved: int) -> Plan
     return structs.replace(plan, inside=tuple(inside))
 
 
-def call(path: str, state: str, command: str) -> None:
+def call(path: str, state: str, command: str, on_listener: Callable[[int], None]) -> None:
     """Let the init that waits at a gate through; return once its program runs.
+
+    ``on_listener`` gets the descriptor of its seccomp filter's listener, if it has one.
 
     Raises:
         MinirtError: what init failed at.
@@ -115,12 +119,15 @@ def call(path: str, state: str, command: str) -> None:
     ):
         connection.connect(f"/proc/self/fd/{at}/{name}")
         os.unlink(path)
-        open_own(connection, state, command)
+        open_own(connection, state, command, on_listener)
 
 
-def open_own(pair: Socket, state: str, command: str) -> None:
+def open_own(pair: Socket, state: str, command: str, on_listener: Callable[[int], None]) -> None:
     """Let the init at the other end through; return once its program runs. Raises MinirtError: what init failed at."""
     sync.send(pair, {"type": "start", "state": state})
-    message, _ = sync.receive(pair)
+    message, received = sync.receive(pair)
+    while message is not None and message["type"] == "listener":
+        on_listener(received[0])
+        message, received = sync.receive(pair)
     if message is not None:
         raise sync.failure(message, command)

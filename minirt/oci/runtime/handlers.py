@@ -14,7 +14,7 @@ from minirt.oci.runtime.command import Log, container_id
 from minirt.oci.runtime.state import Place
 
 if TYPE_CHECKING:
-    from minirt.oci.runtime.lifecycle import Options
+    from minirt.oci.runtime.options import Options
 
 
 def place_of(chosen: Arguments) -> Place:
@@ -23,14 +23,19 @@ def place_of(chosen: Arguments) -> Place:
 
 
 def _options(chosen: Arguments, *, detach: bool) -> "Options":
-    from minirt.oci.runtime.lifecycle import Options
+    from minirt.oci.runtime import options
 
     flags = chosen.flags
-    return Options(
+    options.check_rootless(flags["rootless"])
+    return options.Options(
         console_socket=flags["console_socket"],
         pid_file=flags["pid_file"],
+        pidfd_socket=flags["pidfd_socket"],
         preserve_fds=flags["preserve_fds"],
         detach=detach,
+        no_pivot=flags["no_pivot"],
+        no_new_keyring=flags["no_new_keyring"],
+        manager=options.manager(flags),
     )
 
 
@@ -113,7 +118,9 @@ def _on_container(chosen: Arguments, log: Log) -> int:
         case "ps":
             return reports.ps(place, flags["format"], chosen.words[1:])
         case "update":
-            return reports.update(place, flags)
+            from minirt.oci.runtime import update
+
+            return update.update(place, flags)
         case _:
             return reports.events(place, flags)
 
@@ -127,7 +134,7 @@ def _on_none(chosen: Arguments, log: Log) -> int:
         case "list":
             return reports.list_all(flags["root"], flags["format"], quiet=flags["quiet"])
         case "spec":
-            return reports.write_spec(flags["bundle"])
+            return reports.write_spec(flags["bundle"], rootless=flags["rootless"])
         case _:
             return reports.features()
 

@@ -14,8 +14,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from msgspec import Struct, field, structs
+from msgspec import structs
 
 from minirt.cgroups import tree
 from minirt.errors import Conflict, InvalidInput, ShimError, StepFailed
@@ -26,20 +27,15 @@ from minirt.oci.compile import compile_spec
 from minirt.oci.executor import Launched
 from minirt.oci.plan import Plan
 from minirt.oci.runtime import console, ending, gate, state
+from minirt.oci.runtime.listener import Listener
+from minirt.oci.runtime.options import INIT, Options, send_pidfd
 from minirt.oci.runtime.state import Place, State
 from minirt.oci.spec import Spec
 from minirt.security import seccomp
 from minirt.security.capabilities import last_cap
 
-
-class Options(Struct, frozen=True):
-    """What create is told besides the bundle. ``terminals`` gets the master that no socket was given for."""
-
-    console_socket: str = ""
-    pid_file: str = ""
-    preserve_fds: int = 0
-    detach: bool = True
-    terminals: list[int] = field(default_factory=list)
+if TYPE_CHECKING:
+    from minirt.cgroups.systemd import Scope
 
 
 def create(place: Place, bundle: str, options: Options) -> list[str]:
@@ -50,17 +46,17 @@ def create(place: Place, bundle: str, options: Options) -> list[str]:
         InvalidInput: the bundle's config.json, or its terminal, makes no sense.
         StepFailed: the kernel refused a step, or a hook failed.
     """
-    spec, plan, made = _prepare(place, bundle, options)
+    spec, plan, made, scope = _prepare(place, bundle, options)
     with _taken_down_unless_done(place), sockets.seqpacket() as listener:
         with _directory(place) as at:
             listener.bind(f"{at}/gate.sock")
         listener.listen(1)
         plan = gate.with_gate(plan, listener.fileno(), spec.hooks, options.preserve_fds)
-        with _launched(place, made, plan) as (launched, made):
+        with _launched(place, made, plan, scope) as (launched, made):
             return _until_ready(launched, made, spec, plan, options)
 
 
-def _prepare(place: Place, bundle: str, options: Options) -> tuple[Spec, Plan, State]:
+def _prepare(place: Place, bundle: str, options: Options) -> tuple[Spec, Plan, State, "Scope | None"]:
     """Read the bundle, decide all that will be done, and take the id."""
     bundle = os.path.abspath(bundle)
     spec = specs.load(f"{bundle}/config.json")
@@ -68,9 +64,11 @@ def _prepare(place: Place, bundle: str, options: Options) -> tuple[Spec, Plan, S
         why = "linux.namespaces has none of type uts: it would be the host's name"
         raise InvalidInput("use the spec's hostname", why, "add one, or leave the hostname out")
     console.check(spec.process.terminal, options.console_socket, detach=options.detach)
-    path = cgroup_path(spec, place.id)
+    scope = _scope(spec, place.id, options)
+    path = scope.path if scope else "" if options.manager == "disabled" else cgroup_path(spec, place.id)
     spec = structs.replace(spec, linux=structs.replace(spec.linux, cgroups_path=path))
     plan = compile_spec(spec, bundle, None, tree.find(), last_cap(), seccomp.filter_of(spec.linux.seccomp))
+    plan = options.applied(plan)
     made = State(
         id=place.id,
         bundle=bundle,
@@ -79,9 +77,10 @@ def _prepare(place: Place, bundle: str, options: Options) -> tuple[Spec, Plan, S
         cgroup=plan.cgroup,
         annotations=spec.annotations,
         has_poststop=bool(spec.hooks.poststop),
+        scope=scope.unit if scope else "",
     )
     place.make(made)
-    return spec, plan, made
+    return spec, plan, made, scope
 
 
 @contextlib.contextmanager
@@ -96,15 +95,38 @@ def _taken_down_unless_done(place: Place) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _launched(place: Place, made: State, plan: Plan) -> Iterator[tuple[Launched, State]]:
+def _launched(place: Place, made: State, plan: Plan, scope: "Scope | None") -> Iterator[tuple[Launched, State]]:
     """Start init, and write down which process it is; hang up at the end of the block."""
-    launched = executor.launch(plan, (0, 1, 2))
+    with _anchored(plan, scope) as anchored:
+        launched = executor.launch(anchored, (0, 1, 2))
     with contextlib.ExitStack() as stack:
         stack.callback(launched.sync.close)
         stack.callback(os.close, launched.pidfd)
         made = made._replace(pid=launched.pid, start_time=process.start_time(launched.pid))
         place.save(made)
         yield launched, made
+
+
+def _scope(spec: Spec, container_id: str, options: Options) -> "Scope | None":
+    """Return the scope that systemd is to make; None where it is not asked. Raises StepFailed: it does not run."""
+    if options.manager != "systemd":
+        return None
+    from minirt.cgroups import systemd
+
+    systemd.require()
+    return systemd.scope_of(spec.linux.cgroups_path, container_id)
+
+
+@contextlib.contextmanager
+def _anchored(plan: Plan, scope: "Scope | None") -> Iterator[Plan]:
+    """Yield the plan; where systemd makes the cgroup, with a process to begin it with."""
+    if scope is None:
+        yield plan
+        return
+    from minirt.cgroups import systemd
+
+    with systemd.anchor() as pid:
+        yield structs.replace(plan, shim=systemd.in_scope(plan.shim, scope, pid))
 
 
 def _now() -> str:
@@ -120,16 +142,10 @@ def cgroup_path(spec: Spec, container_id: str) -> str:
     """
     path = spec.linux.cgroups_path or f"/{container_id}"
     if path.count(":") == 2:
-        slice_name, prefix, name = path.split(":")
-        scope = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
-        return "/" + "/".join([*_slices(slice_name or "system.slice"), scope])
+        from minirt.cgroups import systemd
+
+        return systemd.scope_of(path, container_id).path
     return path if path.startswith("/") else f"/{path}"
-
-
-def _slices(name: str) -> list[str]:
-    """Return the slices from the outermost in: ``a-b.slice`` lies in ``a.slice``."""
-    parts = name.removesuffix(".slice").split("-")
-    return ["-".join(parts[: count + 1]) + ".slice" for count in range(len(parts)) if name != "-.slice"]
 
 
 @contextlib.contextmanager
@@ -164,6 +180,8 @@ def _until_ready(launched: Launched, made: State, spec: Spec, plan: Plan, option
                 raise sync.failure(message, spec.process.args[0])
             case "ready":
                 break
+    if options.pidfd_socket:
+        send_pidfd(options.pidfd_socket, launched.pidfd, INIT)
     if options.pid_file:
         write_pid(options.pid_file, made.pid)
     return warnings
@@ -205,9 +223,17 @@ def start(place: Place) -> list[str]:
         if status != "created":
             raise Conflict(f"start {place.id}", f"cannot start a container that is {status}", "create it first")
         spec = specs.load(f"{made.bundle}/config.json")
-        gate.call(place.gate, _document(made, "created"), spec.process.args[0])
+        with _heard(spec, made) as on_listener:
+            gate.call(place.gate, _document(made, "created"), spec.process.args[0], on_listener)
         failures = hooks.run_all("poststart", spec.hooks.poststart, _document(made, "running"))
     return [str(failure) for failure in failures]
+
+
+@contextlib.contextmanager
+def _heard(spec: Spec, made: State) -> Iterator[Callable[[int], None]]:
+    """Yield what hands the descriptor of a filter that asks somebody over to its listener."""
+    with Listener(spec.linux.seccomp) as listener:
+        yield lambda fd: listener.hand_over(fd, made.pid, state.document(made, "created"))
 
 
 def run(place: Place, bundle: str, options: Options, warn: Callable[[list[str]], None], *, keep: bool = False) -> int:
@@ -216,11 +242,12 @@ def run(place: Place, bundle: str, options: Options, warn: Callable[[list[str]],
     Nobody else is to start it, so its gate is the pair that it was made with. ``warn`` gets warnings before its program
     runs. Return its exit code: 128 and the signal's number if by one, as a shell has it.
     """
-    spec, plan, made = _prepare(place, bundle, options)
+    spec, plan, made, scope = _prepare(place, bundle, options)
     plan = gate.with_gate(plan, gate.OWN_PAIR, spec.hooks, options.preserve_fds)
-    with _taken_down_unless_done(place), _launched(place, made, plan) as (launched, made):
+    with _taken_down_unless_done(place), _launched(place, made, plan, scope) as (launched, made):
         warn(_until_ready(launched, made, spec, plan, options))
-        gate.open_own(launched.sync, _document(made, "created"), spec.process.args[0])
+        with _heard(spec, made) as on_listener:
+            gate.open_own(launched.sync, _document(made, "created"), spec.process.args[0], on_listener)
         failures = hooks.run_all("poststart", spec.hooks.poststart, _document(made, "running"))
     warn([str(failure) for failure in failures])
     if options.detach:

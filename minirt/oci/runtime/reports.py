@@ -1,39 +1,25 @@
-"""What is told of containers (ps, list, events, features, spec), and what is changed of a running one."""
+"""What is told of containers (ps, list, events, features, spec), and how they are frozen (pause, resume)."""
 
+import contextlib
 import json
 import os
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from minirt.cgroups import lifecycle as cgroups
 from minirt.cgroups import stats, tree
-from minirt.cgroups.limits import limits
-from minirt.cgroups.resources import Resources
-from minirt.errors import Conflict, InvalidInput, NotFound, StepFailed
-from minirt.linux import fds
+from minirt.cgroups.events import OomWatch
+from minirt.errors import Conflict, InvalidInput, NotFound, StepFailed, Unsupported
+from minirt.linux import fds, process
 from minirt.namespaces.kinds import FLAGS
 from minirt.oci import VERSION
 from minirt.oci.runtime import state
 from minirt.oci.runtime.state import Place, State
+from minirt.security import labels
 from minirt.security.capabilities import DEFAULT, NAMES
-
-LIMIT_FIELDS = {
-    "memory": ("memory", "limit"),
-    "memory_reservation": ("memory", "reservation"),
-    "memory_swap": ("memory", "swap"),
-    "cpu_period": ("cpu", "period"),
-    "cpu_quota": ("cpu", "quota"),
-    "cpu_share": ("cpu", "shares"),
-    "cpu_burst": ("cpu", "burst"),
-    "cpuset_cpus": ("cpu", "cpus"),
-    "cpuset_mems": ("cpu", "mems"),
-    "pids_limit": ("pids", "limit"),
-    "blkio_weight": ("blockIO", "weight"),
-}
-"""Where the flags of ``update`` belong in linux.resources."""
 
 
 def pause(place: Place) -> int:
@@ -102,51 +88,52 @@ def _all(root: str) -> list[tuple[Place, State]]:
     return found
 
 
-def update(place: Place, flags: dict[str, Any]) -> int:
-    """Change the limits of a container: those of ``--resources`` (a file, or - for stdin), then those of the flags."""
-    with place.locked():
-        made = place.load()
-        if not made.is_alive:
-            raise Conflict(f"update container {place.id}", "container not running", "start it first")
-        for setting in limits(_resources(flags)):
-            try:
-                fds.write_file(f"{made.cgroup}/{setting.file}", setting.value)
-            except OSError as error:
-                do = f"does this machine give its cgroups the {setting.controller or 'cgroup'} controller?"
-                what = f"write {setting.value} to {made.cgroup}/{setting.file}"
-                raise StepFailed.from_os_error(what, error, do=do) from error
+def events(place: Place, flags: dict[str, Any]) -> int:
+    """Print what the container uses, as JSON: once with ``--stats``, else every ``--interval`` until it has ended.
+
+    Between these, print an event whenever the kernel has killed in it for want of memory.
+    """
+    interval_s = _seconds(flags["interval"])
+    made = _in_state(place, "watch", {"created", "running", "paused"})
+    _tell(made, "stats", _stats(made))
+    if flags["stats"]:
+        return 0
+    for kind in _happenings(made, interval_s):
+        _tell(made, kind, _stats(made) if kind == "stats" else None)
     return 0
 
 
-def _resources(flags: dict[str, Any]) -> Resources:
-    source = flags["resources"]
-    try:
-        text = (sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()) if source else b"{}"
-        plain: dict[str, Any] = json.loads(text)
-        for flag, (group, name) in LIMIT_FIELDS.items():
-            if flags[flag]:
-                value = flags[flag] if flag.startswith("cpuset") else int(flags[flag])
-                plain.setdefault(group, {})[name] = value
-        return msgspec.convert(plain, Resources)
-    except OSError as error:
-        raise InvalidInput(f"read {source}", error.strerror or str(error)) from error
-    except (ValueError, msgspec.ValidationError) as error:
-        raise InvalidInput("use the limits", str(error)) from error
+def _tell(made: State, kind: str, data: dict[str, Any] | None) -> None:
+    event = {"type": kind, "id": made.id} | ({} if data is None else {"data": data})
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
 
 
-def events(place: Place, flags: dict[str, Any]) -> int:
-    """Print what the container uses, as JSON: once with ``--stats``, else every ``--interval`` until it has ended."""
-    import time
+def _happenings(made: State, interval_s: float) -> Iterator[str]:
+    """Yield "oom" as it happens and "stats" every interval, until the container has ended."""
+    import select
 
-    interval_s = _seconds(flags["interval"])
-    made = _in_state(place, "watch", {"created", "running", "paused"})
-    while True:
-        line = {"type": "stats", "id": made.id, "data": _stats(made)}
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
-        if flags["stats"] or not made.is_alive:
-            return 0
-        time.sleep(interval_s)
+    with contextlib.ExitStack() as stack:
+        end = stack.enter_context(fds.closing(process.pidfd_open(made.pid)))
+        poll = select.poll()
+        poll.register(end, select.POLLIN)
+        watch = OomWatch.open(made.cgroup)
+        kills = 0
+        if watch:
+            stack.callback(watch.close)
+            poll.register(watch.fileno(), select.POLLPRI)
+            kills = watch.oom_kills() or 0
+        due = time.monotonic() + interval_s
+        while True:
+            ready = [fd for fd, _ in poll.poll(max(0, due - time.monotonic()) * 1000)]
+            before, kills = kills, (watch.oom_kills() or 0) if watch else 0
+            if kills > before:
+                yield "oom"
+            if end in ready:
+                return
+            if not ready:
+                due += interval_s
+                yield "stats"
 
 
 def _seconds(text: str) -> float:
@@ -155,6 +142,12 @@ def _seconds(text: str) -> float:
         if text.endswith(unit) and text.removesuffix(unit).replace(".", "", 1).isdigit():
             return float(text.removesuffix(unit)) * factor
     raise InvalidInput(f"use the interval {text!r}", "it is a number with ms, s or m")
+
+
+def _limit(made: State, file: str) -> int:
+    """Return a limit; 0 for none, as runc has it."""
+    text = Path(made.cgroup, file).read_text().strip() if os.path.exists(f"{made.cgroup}/{file}") else "0"
+    return int(text) if text.isdecimal() else 0
 
 
 def _stats(made: State) -> dict[str, Any]:
@@ -167,14 +160,17 @@ def _stats(made: State) -> dict[str, Any]:
             "throttling": {"throttledPeriods": used.nr_throttled or 0},
         },
         "memory": {"usage": {"usage": used.memory_bytes or 0, "limit": used.memory_limit_bytes or 0}},
-        "pids": {"current": used.pids or 0},
+        "pids": {"current": used.pids or 0, "limit": _limit(made, "pids.max")},
         "blkio": {},
         "hugetlb": {},
     }
 
 
-def write_spec(bundle: str) -> int:
+def write_spec(bundle: str, *, rootless: bool) -> int:
     """Write a config.json that runs ``sh`` in ./rootfs, with docker's capabilities, mounts and masks."""
+    if rootless:
+        why = "minirt-oci makes containers as root only"
+        raise Unsupported("write a config.json for who is not root", why, "leave out --rootless")
     path = Path(bundle) / "config.json"
     if path.exists():
         raise Conflict(f"write {path}", "it exists already", "remove it first")
@@ -258,7 +254,11 @@ def features() -> int:
             "namespaces": sorted(FLAGS),
             "capabilities": list(NAMES),
             "seccomp": {"enabled": _has_seccomp()},
-            "cgroup": {"v1": False, "v2": os.path.exists(tree.find().mount), "systemd": False},
+            "apparmor": {"enabled": labels.has_apparmor()},
+            "selinux": {"enabled": labels.has_selinux()},
+            "intelRdt": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": True}},
+            "cgroup": {"v1": False, "v2": os.path.exists(tree.find().mount), "systemd": tree.is_systemd()},
         },
     }
     sys.stdout.write(json.dumps(document, indent=2) + "\n")

@@ -26,7 +26,8 @@ GRAMMAR = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 
 
 class State(NamedTuple):
-    """One container. ``cgroup`` is its directory on the host ("" for none), ``created`` RFC 3339.
+    """One container. ``cgroup`` is its directory on the host ("" for none), ``scope`` the unit that systemd made for it
+    ("" for none), ``created`` RFC 3339.
 
     Engines ask for it often, and to import msgspec takes longer than all that ``state`` does: it is a tuple.
     """
@@ -40,6 +41,7 @@ class State(NamedTuple):
     start_time: int = 0
     annotations: dict[str, str] = {}  # noqa: RUF012  nobody changes it
     has_poststop: bool = True
+    scope: str = ""
 
     @property
     def is_alive(self) -> bool:

@@ -1,90 +1,34 @@
 """Spec to plan: the order that keeps it safe, and what is refused before anything is done."""
 
-import os
 from typing import Any
 
-import msgspec
 import pytest
 
 from minirt.cgroups.devices import DENY_ALL, AttachDeviceFilter
 from minirt.cgroups.plan import MakeCgroup
-from minirt.cgroups.tree import Tree
 from minirt.errors import InvalidInput
 from minirt.namespaces.devices import MakeDevice, MakeSymlink
 from minirt.namespaces.kinds import JoinNamespace, OffsetClocks, SetHostname
 from minirt.namespaces.mounts import BindMount, MaskPath, MountFilesystem, ReadonlyPath
 from minirt.namespaces.rootfs import BindRootfs, HideBelow, MountOverlay, PivotRoot, ReadonlyRoot, SetPropagation
 from minirt.namespaces.sysctl import WriteSysctl
-from minirt.oci.compile import compile_affinity, compile_birth, compile_process, compile_spec, search_path
-from minirt.oci.execution import SetAffinity, SetIoPriority, SetPersonality, SetScheduler
+from minirt.oci.compile import compile_birth
 from minirt.oci.init import (
     Chdir,
     CloseInherited,
     Execute,
     FindExecutable,
     FindHome,
-    LoadFilter,
     MakeCwd,
     NewKeyring,
     NewSession,
-    OpenTerminal,
     SetUmask,
     Stdio,
     Undumpable,
     WaitForStart,
 )
-from minirt.oci.plan import Plan
-from minirt.oci.spec import Affinity, Process, Spec
-from minirt.security.labels import SetAppArmorProfile, SetSelinuxLabel
 from minirt.security.operations import DropBounding, NoNewPrivileges, SetCredentials, SetOomScoreAdj, SetRlimit
-from minirt.security.seccomp import Filter
-
-TREE = Tree("/sys/fs/cgroup", "/sys/fs/cgroup", "/sys/fs/cgroup/minirt")
-OWN = [{"type": kind} for kind in ("mount", "pid", "uts", "ipc", "network", "cgroup")]
-FULL: dict[str, Any] = {
-    "ociVersion": "1.2.0",
-    "hostname": "box",
-    "process": {
-        "args": ["sh", "-c", "true"],
-        "cwd": "/work",
-        "env": ["PATH=/a:/b", "X=y"],
-        "user": {"uid": 1000, "gid": 100, "additionalGids": [4], "umask": 0o027},
-        "capabilities": {"bounding": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"]},
-        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2}],
-        "noNewPrivileges": True,
-        "oomScoreAdj": 500,
-    },
-    "root": {"path": "rootfs", "readonly": True},
-    "mounts": [
-        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid"]},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
-        {"destination": "/data", "type": "bind", "source": "/srv", "options": ["rbind", "ro"]},
-    ],
-    "linux": {
-        "namespaces": OWN,
-        "cgroupsPath": "pod/one",
-        "devices": [{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}],
-        "sysctl": {"net.ipv4.ip_forward": "1"},
-        "maskedPaths": ["/proc/kcore"],
-        "readonlyPaths": ["/proc/sys"],
-    },
-}
-
-
-def compiled(overlay: MountOverlay | None = None, *, linux: dict[str, Any] | None = None, **top: Any) -> Plan:
-    content = FULL | top
-    content["linux"] = FULL["linux"] | (linux or {})
-    return compile_spec(msgspec.convert(content, Spec), "/bundle", overlay, TREE, 40)
-
-
-def process(**changes: Any) -> dict[str, Any]:
-    return FULL["process"] | changes
-
-
-def kinds(plan: Plan) -> list[type]:
-    """Return the classes of the operations inside, each run of the same one once."""
-    found = [type(operation) for operation in plan.inside]
-    return [kind for index, kind in enumerate(found) if index == 0 or found[index - 1] is not kind]
+from tests.unit.oci.plans import OWN, compiled, kinds, place, process
 
 
 def test_everything_in_its_order() -> None:
@@ -124,10 +68,6 @@ def test_everything_in_its_order() -> None:
     ]
 
 
-def place(plan: Plan, kind: type) -> int:
-    return kinds(plan).index(kind)
-
-
 def test_the_host_is_out_of_sight_before_rights_are_given_up() -> None:
     plan = compiled()
     for kind in (Chdir, DropBounding, SetCredentials, FindExecutable, WaitForStart):
@@ -141,34 +81,9 @@ def test_masks_cover_what_was_mounted_and_what_was_made_read_only() -> None:
     assert place(plan, MakeDevice) < place(plan, MaskPath), "files are masked with the container's own /dev/null"
 
 
-def test_the_last_thing_before_execve_is_the_gate() -> None:
-    assert [type(operation) for operation in compiled().inside[-3:]] == [FindHome, WaitForStart, Execute]
-
-
 def test_the_birth_comes_first_and_leaves_no_mask() -> None:
     birth = [Undumpable(), CloseInherited(), SetUmask(0), NewKeyring()]
     assert list(compiled().inside[: len(birth)]) == compile_birth() == birth
-
-
-def test_what_the_process_asks_for() -> None:
-    operations = compiled().inside
-    assert SetOomScoreAdj(500) in operations
-    assert SetRlimit("RLIMIT_NOFILE", 1, 2) in operations
-    assert SetUmask(0o027) in operations
-    assert Chdir("/work") in operations
-    assert MakeCwd("/work") in operations
-    assert FindExecutable("sh", ("/a", "/b")) in operations
-    assert Execute(("sh", "-c", "true"), ("PATH=/a:/b", "X=y")) in operations
-    assert DropBounding(frozenset({0}), 40) in operations
-    assert SetCredentials(1000, 100, (4,), frozenset({0}), frozenset({0})) in operations
-
-
-def test_what_it_does_not_ask_for_is_left_out() -> None:
-    plan = compiled(process={"args": ["true"]}, root={"path": "/absolute"}, hostname="", linux={"sysctl": {}})
-    for kind in (SetOomScoreAdj, SetRlimit, NoNewPrivileges, ReadonlyRoot, SetHostname, WriteSysctl):
-        assert kind not in kinds(plan)
-    assert BindRootfs("/absolute") in plan.inside
-    assert SetUmask(0o022) in plan.inside
 
 
 def test_the_root_is_an_overlay_or_the_bundles_directory() -> None:
@@ -261,30 +176,6 @@ def test_clocks_without_offsets_need_no_stage() -> None:
     assert not compiled().has_clocks
 
 
-def test_how_the_process_is_run() -> None:
-    plan = compiled(
-        process=process(
-            scheduler={"policy": "SCHED_BATCH", "nice": 3, "flags": ["SCHED_FLAG_RESET_ON_FORK"]},
-            ioPriority={"class": "IOPRIO_CLASS_IDLE"},
-            apparmorProfile="web",
-            selinuxLabel="u:r:t:s0",
-            execCPUAffinity={"initial": "0"},
-        ),
-        linux={"personality": {"domain": "LINUX32"}},
-    )
-    assert SetScheduler("SCHED_BATCH", ("SCHED_FLAG_RESET_ON_FORK",), nice=3) in plan.inside
-    assert place(plan, SetIoPriority) < place(plan, SetScheduler) < place(plan, DropBounding)
-    assert plan.inside.index(SetAppArmorProfile("web")) < plan.inside.index(SetSelinuxLabel("u:r:t:s0"))
-    assert place(plan, SetSelinuxLabel) < place(plan, SetPropagation), "the host's /proc is the one to be trusted"
-    assert plan.inside[plan.inside.index(PivotRoot()) - 1] == SetPersonality("LINUX32")
-    assert SetAffinity not in kinds(plan), "it is for processes that are executed later"
-
-
-def test_cpus_of_a_process_executed_later() -> None:
-    assert compile_affinity(Affinity("0-1", "1")) == ([SetAffinity((0, 1))], [SetAffinity((1,))])
-    assert compile_affinity(Affinity()) == ([], [])
-
-
 def test_what_is_left_out_is_in_the_plan() -> None:
     assert compiled().warnings == ()
     assert compiled(linux={"mountLabel": "x"}).warnings == ("linux.mountLabel x is ignored: minirt labels no mounts",)
@@ -352,7 +243,6 @@ def test_with_a_stage_it_is_the_stage_that_clones() -> None:
         ({"process": process(rlimits=[{"type": "RLIMIT_X", "soft": 1, "hard": 1}])}, {}, "RLIMIT_X"),
         ({"process": process(oomScoreAdj=2000)}, {}, "2000"),
         ({"process": process(capabilities={"bounding": ["CAP_X"]})}, {}, "CAP_X"),
-        ({}, {"devices": [{"path": "/dev/x", "type": "z"}]}, "/dev/x"),
         (
             {"mounts": [{"destination": "/x", "type": "bind", "source": "/x", "options": ["bind", "gid=1"]}]},
             {},
@@ -369,63 +259,6 @@ def test_what_contradicts_itself_is_refused_before_anything_is_done(
 
 def test_a_domain_name_is_the_namespaces() -> None:
     assert WriteSysctl("kernel.domainname", "example.org") in compiled(domainname="example.org").inside
-
-
-FILTER = Filter(bytes(8), 4)
-
-
-def filtered(**process_: Any) -> list[Any]:
-    """Return the tail of a process that is filtered."""
-    spec = msgspec.convert(FULL["process"] | process_, Process)
-    return list(compile_process(spec, 40, console=True, filter=FILTER))
-
-
-def test_a_filter_is_loaded_by_the_last_step_alone() -> None:
-    assert filtered()[-3:] == [WaitForStart(), LoadFilter(FILTER), Execute(("sh", "-c", "true"), ("PATH=/a:/b", "X=y"))]
-    assert not any(isinstance(operation, LoadFilter) for operation in compiled().inside)
-
-
-@pytest.mark.parametrize(("no_new_privileges", "kept"), [(True, frozenset()), (False, frozenset({21}))])
-def test_who_may_gain_privileges_keeps_the_one_that_loading_needs(
-    no_new_privileges: bool, kept: frozenset[int]
-) -> None:
-    found = next(one for one in filtered(noNewPrivileges=no_new_privileges) if isinstance(one, SetCredentials))
-    assert (found.until_execve, found.permitted, found.effective) == (kept, frozenset({0}), frozenset({0}))
-
-
-def test_a_process_executed_later_has_the_same_tail() -> None:
-    spec = msgspec.convert(FULL["process"] | {"terminal": True, "consoleSize": {"height": 2, "width": 3}}, Process)
-    later = compile_process(spec, 40, console=False)
-    assert later[1] == OpenTerminal(2, 3, console=False, uid=1000)
-    assert [type(one) for one in later[2:]] == [type(one) for one in compiled().inside if one in later[2:]]
-
-
-@pytest.mark.parametrize(
-    ("env", "found"),
-    [
-        (("PATH=/x:/y",), ("/x", "/y")),
-        (("PATH=/x", "PATH=/y"), ("/y",)),
-        (("PATH=:/x",), (".", "/x")),
-        (("PATHS=/x",), ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")),
-    ],
-)
-def test_where_commands_are_looked_for(env: tuple[str, ...], found: tuple[str, ...]) -> None:
-    assert search_path(env) == found
-
-
-def test_nothing_is_looked_up_while_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a compiler touches nothing")
-
-    for name in ("open", "mkdir", "stat", "listdir", "readlink"):
-        monkeypatch.setattr(os, name, refuse)
-    assert list(compiled().lines())
-
-
-def test_a_home_is_looked_up_only_where_there_is_none() -> None:
-    assert FindHome(1000) in compiled().inside
-    plan = compiled(process=process(env=["HOME=/h"]))
-    assert not any(isinstance(operation, FindHome) for operation in plan.inside)
 
 
 NO_DEVICES = {"devices": [{"allow": False, "access": "rwm"}]}

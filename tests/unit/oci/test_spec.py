@@ -39,11 +39,12 @@ def test_a_mount_is_its_own_cause() -> None:
         ({"hooks": {"prestart": [{}]}}, r"\$.hooks.prestart\[0\]"),
         ({"linux": {"seccomp": {}}}, r"defaultAction.*\$.linux.seccomp"),
         (
-            {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_NOTIFY"}}},
-            r"SCMP_ACT_NOTIFY.*\$.linux.seccomp.defaultAction",
+            {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_X"}}},
+            r"SCMP_ACT_X.*\$.linux.seccomp.defaultAction",
         ),
-        ({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_LOG", "listenerPath": "/x"}}}, "listenerPath"),
+        ({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_LOG", "listenerPath": 1}}}, "listenerPath"),
         ({"linux": {"namespaces": [{"type": "users"}]}}, r"\$.linux.namespaces\[0\].type"),
+        ({"linux": {"devices": [{"path": "/dev/x", "type": "z"}]}}, r"\$.linux.devices\[0\].type"),
         ({"linux": {"rootfsPropagation": "sharing"}}, r"\$.linux.rootfsPropagation"),
         ({"linux": {"uidMappings": [{"containerID": 0}]}}, r"\$.linux.uidMappings\[0\]"),
         (

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from minirt.cgroups.delegation import DelegateCgroup
 from minirt.cgroups.tree import Tree
 from minirt.errors import InvalidInput
 from minirt.linux.process import CLONE_NEWIPC, CLONE_NEWUSER
@@ -202,3 +203,38 @@ def test_raised_limits_are_those_that_are_set_later() -> None:
         ("RLIMIT_CORE", 7),
         ("RLIMIT_NOFILE", 2),
     )
+
+
+CGROUPS = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}
+
+
+@pytest.mark.parametrize(
+    ("options", "kinds", "given"),
+    [
+        (["rw"], ["cgroup"], True),
+        ([], ["cgroup"], True),
+        (["ro"], ["cgroup"], False),
+        (["ro", "rw"], ["cgroup"], True),
+        (["rw"], [], False),
+    ],
+)
+def test_a_cgroup_is_given_to_who_sees_it_writable(options: list[str], kinds: list[str], given: bool) -> None:
+    content = {
+        "ociVersion": "1.2.0",
+        "process": {"args": ["true"]},
+        "root": {"path": "r"},
+        "mounts": [CGROUPS | {"options": options}],
+        "linux": {
+            "cgroupsPath": "/one",
+            "namespaces": [{"type": kind} for kind in ("mount", "user", *kinds)],
+            "uidMappings": [{"containerID": 5, "hostID": 7, "size": 9}, {"containerID": 0, "hostID": 3, "size": 1}],
+            "gidMappings": [{"containerID": 0, "hostID": 4, "size": 1}],
+        },
+    }
+    plan = compile_spec(msgspec.convert(content, Spec), "/b", None, TREE, 40)
+    assert (DelegateCgroup(f"{TREE.mount}/one", 3) in plan.shim) is given
+
+
+def test_delegation_described() -> None:
+    line = "chown 3 /c and its cgroup.procs, cgroup.threads, cgroup.subtree_control"
+    assert DelegateCgroup("/c", 3).describe() == line

@@ -136,6 +136,37 @@ def test_actions(action: Any, number: int | None, result: int) -> None:
     assert verdict(program, number_of("getpid")) == ALLOW
 
 
+def asking(**fields: Any) -> Seccomp:
+    return Seccomp("SCMP_ACT_ALLOW", syscalls=(Rule(("mkdir",), "SCMP_ACT_NOTIFY"),), **fields)
+
+
+def test_who_is_asked() -> None:
+    program = compile_profile(asking(listener_path="/x"))
+    assert verdict(program, number_of("mkdir")) == 0x7FC00000
+    assert verdict(program, number_of("getpid")) == ALLOW
+    unknown = compile_profile(Seccomp("SCMP_ACT_NOTIFY", listener_path="/x"))
+    assert verdict(unknown, 5000) == 0x7FC00000, "what is unknown is theirs to decide as well"
+
+
+def test_a_listener_is_a_flag() -> None:
+    """With which the kernel takes no TSYNC; there is one thread only."""
+    assert flags_of(asking(listener_path="/x")) == 4 | 8
+    assert flags_of(asking(listener_path="/x", flags=("SECCOMP_FILTER_FLAG_TSYNC",))) == 8
+    assert flags_of(Seccomp("SCMP_ACT_ALLOW", listener_path="/x")) == 4, "nobody is asked"
+
+
+@pytest.mark.parametrize(
+    ("profile", "field"),
+    [
+        (asking(), "linux.seccomp.listenerPath"),
+        (Seccomp("SCMP_ACT_ALLOW", flags=("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",)), "linux.seccomp.flags"),
+    ],
+)
+def test_a_listener_without_questions_and_the_other_way_round(profile: Seccomp, field: str) -> None:
+    with pytest.raises(InvalidInput, match=field):
+        flags_of(profile)
+
+
 def test_a_name_that_libseccomp_does_not_know_is_passed_over() -> None:
     assert listed(allow("getpid", "no_such_call")) == listed(allow("getpid"))
 

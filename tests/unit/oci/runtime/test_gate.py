@@ -1,5 +1,6 @@
 """The gate: where it stands in a plan, and that a call goes through it."""
 
+import os
 import socket
 import threading
 from pathlib import Path
@@ -78,18 +79,18 @@ def test_a_call_goes_through_once(listener: socket.socket, tmp_path: Path) -> No
     heard: list[object] = []
     init = threading.Thread(target=answer, args=(listener, None, heard))
     init.start()
-    gate.call(str(tmp_path / "gate.sock"), "{}", "true")
+    gate.call(str(tmp_path / "gate.sock"), "{}", "true", os.close)
     init.join()
     assert heard == [{"type": "start", "state": "{}"}]
     with pytest.raises(FileNotFoundError):
-        gate.call(str(tmp_path / "gate.sock"), "{}", "true")
+        gate.call(str(tmp_path / "gate.sock"), "{}", "true", os.close)
 
 
 def test_what_init_fails_at_is_raised(listener: socket.socket, tmp_path: Path) -> None:
     init = threading.Thread(target=answer, args=(listener, {"type": "failed", "step": "execve", "errno": 2}, []))
     init.start()
     with pytest.raises(CommandNotFound, match="execute 'true'"):
-        gate.call(str(tmp_path / "gate.sock"), "{}", "true")
+        gate.call(str(tmp_path / "gate.sock"), "{}", "true", os.close)
     init.join()
 
 
