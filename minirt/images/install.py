@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from minirt.errors import ImageError
+from minirt.errors import ImageError, Unsupported
 from minirt.images import manifest
 from minirt.images.blobs import LARGEST_DOCUMENT, Blobs, digest_of
 from minirt.images.catalog import Record
@@ -27,6 +27,8 @@ from minirt.images.snapshots import Snapshots
 from minirt.images.workspace import Workspace
 
 AT_A_TIME = 3
+MOST_LAYERS = 500
+"""As many as overlayfs stacks. Source: the kernel's fs/overlayfs/params.h, OVL_MAX_STACK."""
 
 
 class Source(Protocol):
@@ -74,6 +76,9 @@ class Installation:
         found = manifest.read(data, what)
         if not isinstance(found, Manifest):
             raise ImageError(f"read {what}", "it is an index where a manifest should be")
+        if len(found.layers) > MOST_LAYERS:
+            why = f"it has {len(found.layers)} layers, and overlayfs stacks no more than {MOST_LAYERS}"
+            raise Unsupported(f"use {what}", why, "have it made anew with fewer")
         blobs = [digest_of(data), found.config.digest, *(layer.digest for layer in found.layers)]
         self._job.lease(blobs)
         self._blobs.add(data, self._job)
