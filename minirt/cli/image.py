@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minirt.cli import imagecare
 from minirt.cli.containers import age, table
 from minirt.errors import InvalidInput, MinirtError
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 @click.group()
 def image() -> None:
     """Pull, import, list and remove images."""
+
+
+for command in (imagecare.tag, imagecare.history, imagecare.prune, imagecare.gc, imagecare.fsck):
+    image.add_command(command)
 
 
 @image.command()
@@ -161,7 +166,7 @@ def _names(one: "Image") -> list[tuple[str, str]]:
 def _facts(one: "Image", no_trunc: bool) -> tuple[str, str, str]:
     from minirt.cli.pullprogress import megabytes
 
-    created = f"{age(_nanoseconds(one.created))} ago" if one.created else "N/A"
+    created = f"{age(nanoseconds(one.created))} ago" if one.created else "N/A"
     return _id(one, no_trunc), created, megabytes(one.size_bytes)
 
 
@@ -169,7 +174,7 @@ def _id(one: "Image", no_trunc: bool) -> str:
     return one.id if no_trunc else one.id[7:19]
 
 
-def _nanoseconds(created: str) -> int:
+def nanoseconds(created: str) -> int:
     """Return an RFC 3339 time, whose fraction may have nine digits, in nanoseconds since 1970."""
     return int(datetime.fromisoformat(created).timestamp() * 10**9)
 

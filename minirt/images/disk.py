@@ -60,6 +60,22 @@ def is_flocked(path: Path) -> bool:
         os.close(fd)
 
 
+def usage_bytes(path: Path) -> int:
+    """Return how much of the disk a file or a directory takes with all that is in it; each inode counts once."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return 0
+    blocks = {found.st_ino: found.st_blocks}
+    for *_, fd in os.fwalk(path) if path.is_dir() else ():
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    info = entry.stat(follow_symlinks=False)
+                    blocks[info.st_ino] = info.st_blocks
+    return sum(blocks.values()) * 512
+
+
 def remove_tree(path: str | Path, dir_fd: int | None = None) -> None:
     """Remove a directory with all that is in it, however deep; no symlink is followed.
 

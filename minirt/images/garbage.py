@@ -25,14 +25,19 @@ def collect(root: Path) -> list[str]:
         for path in children(root / "snapshots" / "containers"):
             if path.name.endswith(NEW):
                 discard(root, path)
-        used = {hex_of(digest) for digest in _used(root)}
-        blobs = [path for path in children(root / "blobs" / "sha256") if path.name not in used]
-        layers = [path for path in children(root / "snapshots") if path.name not in used and path.name != "containers"]
-        for path in (*blobs, *layers):
+        gone = unused(root)
+        for path in gone:
             discard(root, path)
     for path in children(root / "trash"):
         delete(path)
-    return [f"sha256:{path.name}" for path in blobs]
+    return [f"sha256:{path.name}" for path in gone if path.parent.name == "sha256"]
+
+
+def unused(root: Path) -> list[Path]:
+    """Return the blobs, and after them the layers, that nothing uses. Hold the store's lock."""
+    used = {hex_of(digest) for digest in _used(root)}
+    layers = [path for path in children(root / "snapshots") if path.name != "containers"]
+    return [path for path in (*children(root / "blobs" / "sha256"), *layers) if path.name not in used]
 
 
 def discard(root: Path, path: Path) -> Path:

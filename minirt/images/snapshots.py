@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from minirt.errors import Conflict, NotFound
 from minirt.images import disk, garbage
-from minirt.images.blobs import hex_of
+from minirt.images.blobs import Blobs, hex_of
 from minirt.images.image import Image, chain_ids
 from minirt.images.marks import is_opaque
 from minirt.images.workspace import Workspace, locked
@@ -79,6 +79,7 @@ class Snapshots:
             chain = chain_ids(image.diff_ids)
             self._check_unpacked(key, chain)
             self._make(home, chain)
+        Blobs(self._root).touch(image.id)
         return self.get(key)
 
     def _make(self, home: Path, chain: list[str]) -> None:

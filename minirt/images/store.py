@@ -9,6 +9,9 @@
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from minirt import paths
 from minirt.errors import Conflict, InvalidInput, NotFound
@@ -21,10 +24,14 @@ from minirt.images.reference import Reference
 from minirt.images.snapshots import Overlay, Snapshots
 from minirt.images.workspace import workspace
 
+if TYPE_CHECKING:
+    from minirt.images.history import Step
+
 __all__ = ["Image", "ImageConfig", "ImageStore", "Overlay", "Platform", "Progress", "Reference", "Snapshots"]
 
 Images = list[Image]
 Lines = list[str]
+Steps = list["Step"]
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
 
 
@@ -99,6 +106,23 @@ class ImageStore:
             if not record.names:
                 records.remove(record)
         return [f"Untagged: {one}" for one in gone] + [f"Deleted: {one}" for one in garbage.collect(self.root)]
+
+    def tag(self, name_or_id: str, name: str) -> None:
+        """Give an image another name; who had it loses it.
+
+        Raises:
+            NotFound, Conflict: as ``get``. InvalidInput: ``name`` is none, or has a digest.
+        """
+        reference = _taggable(name)
+        with self._catalog.changing() as records:
+            record, _ = _find(records, name_or_id)
+            catalog.put(records, msgspec.structs.replace(record, names=[str(reference)]))
+
+    def history(self, name_or_id: str) -> Steps:
+        """Return the steps by which an image was made, the last one first. Raises as ``get`` does."""
+        from minirt.images.history import steps
+
+        return steps(self.root, _find(self._catalog.records(), name_or_id)[0])
 
     def import_rootfs(
         self, source: Path, name: str, *, config: ImageConfig | None = None, platform: str | None = None

@@ -118,6 +118,14 @@ class Layout:
         platform = {"architecture": arch, "os": "linux"} | ({"variant": variant} if variant else {})
         return {**self.document(manifest), "platform": platform}
 
+    def image_with_history(self, layers: list[bytes], steps: list[dict[str, Any]]) -> dict[str, Any]:
+        """Add an image whose config tells how it was made; return its manifest's descriptor."""
+        plain = self.image(layers)
+        manifest = json.loads((self.top / "blobs/sha256" / plain["digest"][7:]).read_text())
+        config = json.loads((self.top / "blobs/sha256" / manifest["config"]["digest"][7:]).read_text())
+        manifest["config"] |= self.blob(json.dumps(config | {"history": steps}).encode())
+        return plain | self.document(manifest)
+
     def index(self, *manifests: dict[str, Any]) -> dict[str, Any]:
         kind = "application/vnd.oci.image.index.v1+json"
         return self.document({"schemaVersion": 2, "mediaType": kind, "manifests": list(manifests)})
