@@ -74,26 +74,47 @@ def import_image(source: Path, name: str, platform: str | None, **options: Any) 
 
 @image.command()
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-@click.argument("archive", type=click.Path(path_type=Path))
-def load(archive: Path, quiet: bool) -> None:
-    """Add the images of ARCHIVE: docker's or OCI's, or an OCI layout directory."""
+@click.option("-i", "--input", "given", type=click.Path(path_type=Path), help="The same as ARCHIVE, as docker has it.")
+@click.argument("archive", type=click.Path(path_type=Path), required=False)
+def load(archive: Path | None, given: Path | None, quiet: bool) -> None:
+    """Add the images of ARCHIVE: docker's or OCI's, or an OCI layout directory; without one, of stdin."""
+    import sys
+
     from minirt.cli.pullprogress import showing
     from minirt.images.store import ImageStore
 
-    with showing(str(archive), quiet=quiet) as report:
-        found = ImageStore().load(archive, progress=report)
+    source = archive or given
+    if archive and given:
+        raise InvalidInput(f"load {archive}", f"{given} is to be loaded, too", "load one after the other")
+    if (source is None or str(source) == "-") and sys.stdin.isatty():
+        raise InvalidInput("load from a terminal", "nobody types an archive", "name a file, or give a pipe")
+    with showing(str(source or "-"), quiet=quiet) as report:
+        store = ImageStore()
+        if source is None or str(source) == "-":
+            found = store.load_stream(sys.stdin.buffer, progress=report)
+        else:
+            found = store.load(source, progress=report)
     for one in found:
         click.echo(f"Loaded image: {', '.join(one.names) or one.id}")
 
 
 @image.command()
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
-@click.argument("name")
-def save(name: str, output: Path) -> None:
-    """Write an image to a file, as an OCI archive that docker loads as well."""
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write, instead of stdout.")
+@click.argument("names", nargs=-1, required=True, metavar="IMAGE...")
+def save(names: tuple[str, ...], output: Path | None) -> None:
+    """Write images to one archive: docker's and OCI's form at once, over the same blobs."""
+    import sys
+
+    from minirt.images.archive import whole_file
     from minirt.images.store import ImageStore
 
-    ImageStore().save(name, output)
+    if output:
+        with whole_file(output) as target:
+            ImageStore().save(names, target)
+    elif sys.stdout.isatty():
+        raise InvalidInput("save to a terminal", "an archive is nothing to look at", "give --output, or a pipe")
+    else:
+        ImageStore().save(names, sys.stdout.buffer)
 
 
 @image.command()

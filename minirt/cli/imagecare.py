@@ -35,7 +35,9 @@ def history(name: str, quiet: bool, no_trunc: bool) -> None:
         return
     rows: list[tuple[str, ...]] = []
     for step in steps:
-        words = step.created_by if no_trunc or len(step.created_by) <= 45 else f"{step.created_by[:44]}…"
+        words = " ".join(step.created_by.split())
+        if len(words) > 45 and not no_trunc:
+            words = f"{words[:44]}…"
         created = f"{age(nanoseconds(step.created))} ago" if step.created else "N/A"
         rows.append((step.diff_id[7:19] or "<none>", created, words, megabytes(step.size_bytes), step.comment))
     table(("LAYER", "CREATED", "CREATED BY", "SIZE", "COMMENT"), rows)

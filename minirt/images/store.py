@@ -25,6 +25,10 @@ from minirt.images.snapshots import Overlay, Snapshots
 from minirt.images.workspace import workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import IO
+
+    from minirt.images.commit import Commit
     from minirt.images.history import Step
 
 __all__ = ["Image", "ImageConfig", "ImageStore", "Overlay", "Platform", "Progress", "Reference", "Snapshots"]
@@ -137,9 +141,27 @@ class ImageStore:
 
         reference = _taggable(name)
         wanted = Platform.parse(platform) if platform else Platform.host()
-        with workspace(self.root) as job:
+        with workspace(self.root, resumable=False) as job:
             record = import_rootfs(source, config or ImageConfig(), wanted, job)
             record.names = [str(reference)]
+            return self._record(record)
+
+    def commit(
+        self, image_id: str, overlay: Overlay, without: "Callable[[str], bool]", what: "Commit", name: str = ""
+    ) -> Image:
+        """Make an image of an image and what a container has changed of it; "" is no name.
+
+        Raises:
+            NotFound: there is no such image. InvalidInput: ``name`` is none. ImageError: disk full.
+        """
+        from minirt.images.commit import commit
+
+        names = [str(_taggable(name))] if name else []
+        base, _ = _find(self._catalog.records(), image_id)
+        with workspace(self.root, resumable=False) as job:
+            job.lease(base.blobs)
+            record = commit(base, overlay, without, what, job)
+            record.names = names
             return self._record(record)
 
     def load(self, archive: Path, *, progress: Report | None = None) -> Images:
@@ -154,17 +176,30 @@ class ImageStore:
         with workspace(self.root) as job:
             return [self._record(record) for record in load(archive, job, progress)]
 
-    def save(self, name: str, target: Path) -> None:
-        """Write an image to ``target`` as an OCI archive, which docker can load as well.
+    def load_stream(self, archive: "IO[bytes]", *, progress: Report | None = None) -> Images:
+        """Add the images of an archive that is read once, from its beginning to its end. Raises as ``load`` does."""
+        import shutil
+
+        from minirt.images.archive import load
+
+        with workspace(self.root) as job:
+            spooled = job.path / "stdin"
+            with spooled.open("wb") as file:
+                shutil.copyfileobj(archive, file, 1 << 20)
+            return [self._record(record) for record in load(spooled, job, progress)]
+
+    def save(self, names: "Sequence[str]", target: "IO[bytes]") -> None:
+        """Write images to ``target`` as one archive, which is a docker archive and an OCI archive at once.
 
         Raises:
             NotFound: there is no such image.
-            ImageError: ``target`` cannot be written.
+            ImageError: a blob is missing. OSError: ``target`` cannot be written.
         """
         from minirt.images.archive import save
 
-        record, found = _find(self._catalog.records(), name)
-        save(self._blobs, record, [found] if found else record.names, target)
+        records = self._catalog.records()
+        found = [(record, [name] if name else record.names) for record, name in (_find(records, one) for one in names)]
+        save(self._blobs, found, target)
 
     def _record(self, record: Record) -> Image:
         with self._catalog.changing() as records:

@@ -69,8 +69,11 @@ class Workspace:
 
 
 @contextlib.contextmanager
-def workspace(root: Path) -> Iterator[Workspace]:
-    """Make a workspace for one job. When the job succeeds, older leases on no more than it needed are dropped."""
+def workspace(root: Path, *, resumable: bool = True) -> Iterator[Workspace]:
+    """Make a workspace for one job. When the job succeeds, older leases on no more than it needed are dropped.
+
+    Not ``resumable``: trying again would need other blobs, and when the job fails its lease goes too.
+    """
     with contextlib.ExitStack() as held:
         held.enter_context(_explained(root))
         top = _top(root)
@@ -85,8 +88,8 @@ def workspace(root: Path) -> Iterator[Workspace]:
         except BaseException:
             with disk.flocked(top / ".lock"):
                 _empty(path)
-                if not job.leased:
-                    path.rmdir()
+                if not (resumable and job.leased):
+                    disk.remove_tree(path)
             raise
         with disk.flocked(top / ".lock"):
             disk.remove_tree(path)
