@@ -41,8 +41,9 @@ def pack(
             _add(tar, path, name, as_layer=as_layer)
 
 
-def _found(directory: Path, without: Callable[[str], bool] | None) -> Iterator[tuple[Path, str]]:
-    yield directory, "."
+def _found(directory: Path, without: Callable[[str], bool] | None) -> Iterator[tuple[str, str]]:
+    """Yield (where it is, its name in the archive) of all that is to be in it. ``directory`` may be a symlink."""
+    yield f"{directory}/.", "."
     for where, directories, files in os.walk(directory):
         inside = os.path.relpath(where, directory)
         names = {name: name if inside == "." else f"{inside}/{name}" for name in sorted((*directories, *files))}
@@ -50,12 +51,12 @@ def _found(directory: Path, without: Callable[[str], bool] | None) -> Iterator[t
         directories[:] = sorted(set(directories) - left_out)
         for name, path in names.items():
             if name not in left_out:
-                yield Path(where, name), path
+                yield f"{where}/{name}", path
 
 
-def _add(tar: tarfile.TarFile, path: Path, name: str, *, as_layer: bool) -> None:
+def _add(tar: tarfile.TarFile, path: str, name: str, *, as_layer: bool) -> None:
     """Add one file with its xattrs and its time to the nanosecond. Sockets are left out: tar has none."""
-    found = path.lstat()
+    found = os.lstat(path)
     if as_layer and is_whiteout(found):
         _add_mark(tar, f"{os.path.dirname(name)}/{WHITEOUT}{os.path.basename(name)}", found)
         return
@@ -66,11 +67,11 @@ def _add(tar: tarfile.TarFile, path: Path, name: str, *, as_layer: bool) -> None
     info.pax_headers = {"mtime": f"{seconds}.{nanoseconds:09}", **_xattrs(path, as_layer)}
     info.uname, info.gname = "", ""
     if info.isreg():
-        with path.open("rb") as content:
+        with open(path, "rb") as content:
             tar.addfile(info, content)
     else:
         tar.addfile(info)
-    if as_layer and stat.S_ISDIR(found.st_mode) and is_opaque(path):
+    if as_layer and stat.S_ISDIR(found.st_mode) and is_opaque(Path(path)):
         _add_mark(tar, f"{name}/{OPAQUE}", found)
 
 
@@ -80,7 +81,7 @@ def _add_mark(tar: tarfile.TarFile, name: str, found: os.stat_result) -> None:
     tar.addfile(info)
 
 
-def _xattrs(path: Path, as_layer: bool) -> dict[str, str]:
+def _xattrs(path: str, as_layer: bool) -> dict[str, str]:
     try:
         keys = os.listxattr(path, follow_symlinks=False)
     except OSError as error:

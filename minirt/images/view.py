@@ -13,7 +13,7 @@ from minirt.linux import mount
 
 @contextlib.contextmanager
 def view(layers: Sequence[Path]) -> Iterator[Path]:
-    """Stack ``layers``, the top one first, while the block runs; the block gets where to look.
+    """Stack ``layers``, the top one first, while the block runs; the block gets where to look: a symlink.
 
     The top one may be the upper directory of a container, also of one that runs.
 
@@ -22,7 +22,7 @@ def view(layers: Sequence[Path]) -> Iterator[Path]:
     """
     fd = detached(layers)
     try:
-        yield Path(f"/proc/self/fd/{fd}/.")
+        yield Path(f"/proc/self/fd/{fd}")
     finally:
         os.close(fd)
 

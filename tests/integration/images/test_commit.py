@@ -93,6 +93,8 @@ def test_export_is_dockers(minirt: Minirt, dockerd: Dockerd, worked: str, tmp_pa
         name: one for name, one in theirs.items() if name not in hard
     }
     assert {ours[name][0] for name in hard} == {tarfile.REGTYPE, tarfile.LNKTYPE}
+    with tarfile.open(tmp_path / "ours.tar") as tar:
+        assert tar.getmembers()[0].isdir()
     assert streamed == (tmp_path / "ours.tar").read_bytes()
 
 
