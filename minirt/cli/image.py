@@ -21,7 +21,9 @@ def image() -> None:
     """Pull, import, list and remove images."""
 
 
-for command in (imagecare.tag, imagecare.history, imagecare.prune, imagecare.gc, imagecare.fsck):
+for command in (imagecare.tag, imagecare.history, imagecare.mount, imagecare.unmount):
+    image.add_command(command)
+for command in (imagecare.prune, imagecare.gc, imagecare.fsck):
     image.add_command(command)
 
 

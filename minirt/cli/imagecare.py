@@ -1,6 +1,7 @@
-"""``minirt image tag|history|prune|gc|fsck`` and ``minirt system df``: what keeps a store of images in order."""
+"""``minirt image tag|history|mount|unmount|prune|gc|fsck`` and ``minirt system df``: to keep images in order."""
 
 import json
+from pathlib import Path
 
 import click
 
@@ -41,6 +42,30 @@ def history(name: str, quiet: bool, no_trunc: bool) -> None:
         created = f"{age(nanoseconds(step.created))} ago" if step.created else "N/A"
         rows.append((step.diff_id[7:19] or "<none>", created, words, megabytes(step.size_bytes), step.comment))
     table(("LAYER", "CREATED", "CREATED BY", "SIZE", "COMMENT"), rows)
+
+
+@click.command()
+@click.argument("name", metavar="IMAGE")
+@click.argument("target", type=click.Path(path_type=Path))
+def mount(name: str, target: Path) -> None:
+    """Mount IMAGE's file system on the directory TARGET, read only."""
+    need_root("mount an image")
+    from minirt.images.mounting import mount_image
+    from minirt.images.store import ImageStore
+
+    store = ImageStore()
+    mount_image(store.root, store.get(name), target)
+
+
+@click.command()
+@click.argument("target", type=click.Path(path_type=Path))
+def unmount(target: Path) -> None:
+    """Unmount the image that is mounted on TARGET."""
+    need_root("unmount an image")
+    from minirt import paths
+    from minirt.images.mounting import unmount_image
+
+    unmount_image(paths.data_root(), target)
 
 
 @click.command()

@@ -144,13 +144,13 @@ def _is_left(path: Path) -> bool:
 
 def _snapshots() -> Iterator[str]:
     """Remove writable layers without a container; a container's record is there before its layer."""
-    from minirt.images import garbage
+    from minirt.images import garbage, mounting
     from minirt.images.snapshots import Snapshots
 
     snapshots = Snapshots(paths.data_root())
     layered = snapshots.keys()
     for key in layered:
-        if not paths.container_dir(key).exists():
+        if not paths.container_dir(key).exists() and not mounting.is_mounted(paths.data_root(), key):
             snapshots.remove(key)
             yield f"writable layer of {key}"
     garbage.collect(paths.data_root())

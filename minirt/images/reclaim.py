@@ -18,6 +18,7 @@ from minirt.images import disk, garbage
 from minirt.images.blobs import Blobs, hex_of
 from minirt.images.catalog import Catalog, Record
 from minirt.images.image import chain_ids
+from minirt.images.snapshots import Snapshots
 from minirt.images.workspace import locked
 
 HIGH_PERCENT, LOW_PERCENT = 85, 80
@@ -42,17 +43,10 @@ class Reclaimed(Struct):
     size_bytes: int = 0
 
 
-def in_use(root: Path) -> set[str]:
-    """Return the ids of images that a container stands on (or that have the same layers as such an image)."""
-    homes = garbage.children(root / "snapshots" / "containers")
-    stacks = [chain for chain in map(garbage.layers_of, homes) if chain is not None]
-    return {record.id for record in Catalog(root).records() if chain_ids(record.diff_ids) in stacks}
-
-
 def prune(root: Path, *, everything: bool = False) -> Reclaimed:
     """Remove images that no container stands on: those without a name, or with ``everything`` all."""
     with Catalog(root).changing() as records:
-        used = in_use(root)
+        used = Snapshots(root).images()
         gone = [record for record in records if record.id not in used and (everything or not record.names)]
         records[:] = [record for record in records if record not in gone]
     return _collect(root, gone)
@@ -68,13 +62,15 @@ def gc(
     while percent_used(root) > low and (oldest := _oldest(root, min_age_s, tried)):
         tried.add(oldest.id)
         with Catalog(root).changing() as records:
-            gone = [record for record in records if record.id == oldest.id and record.id not in in_use(root)]
+            gone = [
+                record for record in records if record.id == oldest.id and record.id not in Snapshots(root).images()
+            ]
             records[:] = [record for record in records if record not in gone]
         yield _collect(root, gone)
 
 
 def _oldest(root: Path, min_age_s: float, tried: Iterable[str]) -> Record | None:
-    used, blobs, now = in_use(root), Blobs(root), time.time()
+    used, blobs, now = Snapshots(root).images(), Blobs(root), time.time()
     waiting = [record for record in Catalog(root).records() if record.id not in used and record.id not in tried]
     old = [record for record in waiting if now - blobs.used_at(record.id) >= min_age_s]
     return min(old, key=lambda record: blobs.used_at(record.id), default=None)
@@ -98,7 +94,7 @@ def _collect(root: Path, gone: list[Record]) -> Reclaimed:
 
 def usage(root: Path) -> list[Share]:
     """Return what images, containers' writable layers, and downloads kept for the next try take."""
-    records, used = Catalog(root).records(), in_use(root)
+    records, used = Catalog(root).records(), Snapshots(root).images()
     sizes = _Sizes(root)
     images = sizes.of(records)
     rest = sizes.of([record for record in records if record.id in used])

@@ -102,12 +102,16 @@ class ImageStore:
 
         Raises:
             NotFound: there is no such image.
-            Conflict: given by id, and it has several names.
+            Conflict: given by id, and it has several names; a container stands on it.
         """
         with self._catalog.changing() as records:
             record, name = _find(records, name_or_id)
             gone = _untag(record, name, force=force)
             if not record.names:
+                users = [] if force else Snapshots(self.root).of_image(record.id)
+                if users:
+                    do = "remove it first, or remove the image by force: its layers stay for as long as they are needed"
+                    raise Conflict(f"remove image {name_or_id}", f"container {users[0][:12]} stands on it", do)
                 records.remove(record)
         return [f"Untagged: {one}" for one in gone] + [f"Deleted: {one}" for one in garbage.collect(self.root)]
 
