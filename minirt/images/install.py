@@ -104,6 +104,8 @@ class Installation:
 
     def _fetch_and_unpack(self, layers: list[Descriptor], diff_ids: list[str]) -> None:
         chain = chain_ids(diff_ids)
+        for layer in layers:
+            self._tell(layer, "waiting", 0)
         with self._fetching(layers) as fetched:
             for count, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True), 1):
                 fetched[layer.digest].result()
@@ -131,6 +133,7 @@ class Installation:
         else:
             with self._source.blob(layer.digest) as pieces:
                 self._blobs.write(self._counted(layer, pieces), self._job, layer.digest, layer.size)
+            self._tell(layer, "downloaded", layer.size)
 
     def _counted(self, layer: Descriptor, pieces: Iterator[bytes]) -> Iterator[bytes]:
         done = 0
