@@ -7,9 +7,10 @@ from typing import IO, Any
 from minirt import paths
 from minirt.cgroups import lifecycle
 from minirt.cgroups import tree as cgroup_tree
-from minirt.engine import containers
+from minirt.engine import containers, store
 from minirt.engine.records import ContainerRecord
-from minirt.errors import raised_as_step
+from minirt.errors import NotFound, raised_as_step
+from minirt.images import disk
 from minirt.images.changes import Change, changes, is_mount_point
 from minirt.images.commit import Commit
 from minirt.images.image import Image, ImageConfig
@@ -48,14 +49,13 @@ def commit(
         NotFound: its image is not in the store any more, or its layer is gone.
         InvalidInput: ``name`` or a change is none. ImageError: disk full.
     """
-    store = ImageStore()
-    image = store.get(record.image_id)
+    images = ImageStore()
+    image = images.get(record.image_id)
     overlay, without = _layer(record)
     config = record.config
     created_by = " ".join((*config.command, *config.args)) or " ".join((*image.config.entrypoint, *image.config.cmd))
     what = Commit(_run_config(record, image.config), created_by, changes, author, message)
-    with _paused(record) if pause else contextlib.nullcontext():
-        return store.commit(image.id, overlay, without, what, name)
+    return images.commit(image.id, overlay, without, what, name, _paused(record, overlay) if pause else None)
 
 
 def _layer(record: ContainerRecord) -> tuple[Overlay, Callable[[str], bool]]:
@@ -85,13 +85,26 @@ def _run_config(record: ContainerRecord, image: ImageConfig) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _paused(record: ContainerRecord) -> Iterator[None]:
+def _paused(record: ContainerRecord, overlay: Overlay) -> Iterator[None]:
+    """Freeze a container, if it runs, while the block runs; its layer's directory is locked so long."""
     if containers.status(record).state != "running":
         yield
         return
     cgroup = cgroup_tree.find().at(record.cgroup)
-    lifecycle.freeze(cgroup)
-    try:
-        yield
-    finally:
-        lifecycle.thaw(cgroup)
+    with disk.flocked(overlay.upper.parent):
+        lifecycle.freeze(cgroup)
+        try:
+            yield
+        finally:
+            lifecycle.thaw(cgroup)
+
+
+def thaw_forgotten() -> Iterator[str]:
+    """Thaw containers whose commit was killed; yield a line for each."""
+    for record in store.containers():
+        cgroup = cgroup_tree.find().at(record.cgroup)
+        with contextlib.suppress(NotFound, FileNotFoundError):
+            home = Snapshots(paths.data_root()).get(record.id).upper.parent
+            if lifecycle.is_frozen(cgroup) and not disk.is_flocked(home):
+                lifecycle.thaw(cgroup)
+                yield f"the freeze of container {record.id}: its commit had died"

@@ -24,6 +24,7 @@ def prune() -> Iterator[str]:
     yield from _broken_containers()
     yield from _sandboxes()
     yield from _orphans()
+    yield from _frozen()
     yield from _network()
     yield from _cgroups()
     yield from names.prune()
@@ -87,6 +88,12 @@ def _orphans() -> Iterator[str]:
         if not paths.sandbox_dir(record.sandbox_id).exists():
             containers.remove(record, force=True)
             yield f"container {record.id}: its sandbox is gone"
+
+
+def _frozen() -> Iterator[str]:
+    from minirt.engine import committing
+
+    yield from committing.thaw_forgotten()
 
 
 def _live_sandboxes() -> set[str]:

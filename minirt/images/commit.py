@@ -3,6 +3,7 @@
 Source: moby's image/spec/v1.2.md; Dockerfile reference, for what ``changes`` may say
 """
 
+import contextlib
 import datetime
 import json
 import shlex
@@ -38,8 +39,20 @@ class Commit(Struct, frozen=True):
     message: str = ""
 
 
-def commit(base: Record, overlay: Overlay, without: Callable[[str], bool], what: Commit, job: Workspace) -> Record:
+Pausing = contextlib.AbstractContextManager[None]
+
+
+def commit(
+    base: Record,
+    overlay: Overlay,
+    without: Callable[[str], bool],
+    what: Commit,
+    job: Workspace,
+    paused: Pausing | None = None,
+) -> Record:
     """Install the image of ``base`` with a container's changes on top; return its record, without names.
+
+    The changes are read while ``paused`` is entered, and compressed and stored after that.
 
     Raises:
         InvalidInput: a change cannot be read. ImageError: the base's blobs are gone, or the disk is full.
@@ -51,7 +64,7 @@ def commit(base: Record, overlay: Overlay, without: Callable[[str], bool], what:
         apply(config["config"], line)
     archive = job.path / "changes.tar"
     try:
-        with archive.open("wb") as file:
+        with archive.open("wb") as file, paused or contextlib.nullcontext():
             pack.pack(overlay.upper, file, as_layer=True, without=without)
     except OSError as error:
         raise ImageError("commit the container", error.strerror or str(error), "is the disk full?") from error

@@ -37,11 +37,14 @@ def move(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def flocked(path: Path) -> Iterator[None]:
-    """Hold a lock on a directory or a file (which is made) against other processes and other threads."""
+def flocked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on a directory or a file (which is made) against other processes and other threads.
+
+    ``shared``: against those only who want it alone.
+    """
     fd = os.open(path, _DIRECTORY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)

@@ -15,7 +15,8 @@ the store's locks. A blob that is whole is never removed but as garbage, which `
 
 import errno
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from msgspec import Struct
@@ -59,7 +60,7 @@ class _Check:
         self._blobs = Blobs(root)
         self._snapshots = Snapshots(root)
         self._bad: set[str] = set()
-        """Blobs and layers (hexadecimal) that are as good as not there."""
+        """Blobs and layers (hexadecimal) that repairing would have removed."""
 
     def index(self) -> Iterator[Finding]:
         """Look at images.json itself."""
@@ -99,73 +100,88 @@ class _Check:
     def blobs(self) -> Iterator[Finding]:
         """Read every blob."""
         for path in children(self._root / "blobs" / "sha256"):
-            why = _wrong_with_blob(path)
-            if why:
-                self._bad.add(path.name)
+            if why := _wrong_with_blob(path):
                 self._discard(path)
                 yield Finding(f"blob {path.name}", why, "it is removed")
 
     def layers(self) -> Iterator[Finding]:
         """Look whether each layer is one."""
-        for path in children(self._root / "snapshots"):
-            if path.name != "containers" and (os.listdir(path) if path.is_dir() else []) != ["fs"]:
-                self._bad.add(path.name)
-                self._discard(path)
-                yield Finding(f"layer {path.name}", "it is not a directory with fs in it", "it is removed")
+        with locked(self._root):
+            found = [path for path in children(self._root / "snapshots") if path.name != "containers"]
+            wrong = [path for path in found if not path.is_dir() or os.listdir(path) != ["fs"]]
+        for path in wrong:
+            self._discard(path)
+            yield Finding(f"layer {path.name}", "it is not a directory with fs in it", "it is removed")
 
     def images(self) -> Iterator[Finding]:
         """Look whether each image has all that it consists of."""
-        for record in self._records():
-            whole = [digest for digest in record.blobs if self._has_blob(digest)]
-            chain = chain_ids(record.diff_ids)
-            if len(whole) < len(set(record.blobs)):
-                if self._repair:
-                    keep(self._root, (*whole, *chain))
-                    with self._catalog.changing() as records:
-                        records[:] = [one for one in records if one.id != record.id]
-                missing = next(digest for digest in record.blobs if digest not in whole)
-                remedy = "it is removed; pull it again, for a day nothing that is whole has to be fetched for it"
-                yield Finding(_called(record), f"its blob {missing[7:]} is not here", remedy)
-            elif gone := [chain_id for chain_id in chain if not self._has_layer(chain_id)]:
-                if self._repair:
-                    self._unpack(record, chain)
-                yield Finding(_called(record), f"its layer {gone[0][7:]} is not unpacked", "it is unpacked again")
+        with locked(self._root):
+            records = self._records()
+            broken = [(one, lost) for one in records if (lost := self._lost(one.blobs, self._has_blob))]
+        for record, lost in broken:
+            if self._repair:
+                self._drop(record)
+            remedy = "it is removed; pull it again, for a day nothing that is whole has to be fetched for it"
+            yield Finding(_called(record), f"its blob {lost[7:]} is not here", remedy)
+        with locked(self._root):
+            chains = [
+                (one, chain_ids(one.diff_ids)) for one in self._records() if one not in [two for two, _ in broken]
+            ]
+            packed = [(one, chain, lost) for one, chain in chains if (lost := self._lost(chain, self._has_layer))]
+        for record, chain, lost in packed:
+            if self._repair:
+                self._unpack(record, chain)
+            yield Finding(_called(record), f"its layer {lost[7:]} is not unpacked", "it is unpacked again")
+
+    @staticmethod
+    def _lost(digests: list[str], has: Callable[[str], bool]) -> str:
+        """Return the first of them that is not here, "" for none."""
+        return next((digest for digest in digests if not has(digest)), "")
+
+    def _drop(self, record: Record) -> None:
+        """Remove an image that has lost a blob, unless it has been pulled again meanwhile."""
+        keep(self._root, [*filter(self._has_blob, record.blobs), *chain_ids(record.diff_ids)])
+        with self._catalog.changing() as records:
+            records[:] = [one for one in records if one.id != record.id or not self._lost(one.blobs, self._has_blob)]
 
     def _unpack(self, record: Record, chain: list[str]) -> None:
-        with workspace(self._root) as job:
+        """Unpack an image's layers again, unless it has been removed meanwhile."""
+        with workspace(self._root, resumable=False) as job:
             job.lease((*record.blobs, *chain))
-            layers = zip(record.blobs[2:], record.diff_ids, strict=True)
-            for count, (digest, diff_id) in enumerate(layers, 1):
-                self._snapshots.unpack(self._blobs.path(digest), diff_id, chain[:count], job)
-        self._bad -= {hex_of(chain_id) for chain_id in chain}
+            if not self._lost(record.blobs, self._has_blob):
+                layers = zip(record.blobs[2:], record.diff_ids, strict=True)
+                for count, (digest, diff_id) in enumerate(layers, 1):
+                    self._snapshots.unpack(self._blobs.path(digest), diff_id, chain[:count], job)
 
     def containers(self) -> Iterator[Finding]:
         """Look at what is left of containers that were being made, and whether others have their layers."""
-        for path in children(self._root / "snapshots" / "containers"):
-            chain = garbage.layers_of(path)
-            if path.name.endswith(garbage.NEW) or chain is None:
-                with locked(self._root):
-                    if not path.exists():
-                        continue  # it was being made, and now it is
-                    if self._repair:
-                        garbage.discard(self._root, path)
-                yield Finding(f"writable layer {path.name}", "it is half made", "it is removed")
-            elif gone := [chain_id for chain_id in chain if not self._has_layer(chain_id)]:
-                yield Finding(f"container {path.name}", f"its layer {gone[0][7:]} is not here", "")
+        with locked(self._root):
+            chains = {path: garbage.layers_of(path) for path in children(self._root / "snapshots" / "containers")}
+            half = [path for path, chain in chains.items() if path.name.endswith(garbage.NEW) or chain is None]
+            lost = {
+                path: self._lost(chain, self._has_layer) for path, chain in chains.items() if path not in half and chain
+            }
+            for path in half if self._repair else ():
+                garbage.discard(self._root, path)
+        yield from (Finding(f"writable layer {path.name}", "it is half made", "it is removed") for path in half)
+        for path, chain_id in lost.items():
+            if chain_id:
+                yield Finding(f"container {path.name}", f"its layer {chain_id[7:]} is not here", "")
 
     def jobs(self) -> Iterator[Finding]:
         """Look for what dead jobs have left."""
         for path, why in left_over(self._root):
             yield Finding(f"{path.relative_to(self._root)}", why, "it is removed")
-        stray = list(self._root.glob("images.json.new"))
-        for path in (*stray, *children(self._root / "trash")):
+        with locked(self._root):
+            stray = list(self._root.glob("images.json.new"))
+            trash = garbage.forgotten(self._root)
+            for path in stray if self._repair else ():
+                path.unlink()
+        for path in (*stray, *trash):
             yield Finding(f"{path.relative_to(self._root)}", "whoever began with it has died", "it is removed")
         if self._repair:
             sweep(self._root)
-            with locked(self._root):
-                for path in stray:
-                    path.unlink(missing_ok=True)
-            for path in children(self._root / "trash"):
+            for path in trash:
                 garbage.delete(path)
 
     def garbage(self) -> Iterator[Finding]:
@@ -194,9 +210,13 @@ class _Check:
         return hex_of(chain_id) not in self._bad and self._snapshots.layer(chain_id).exists()
 
     def _discard(self, path: Path) -> None:
-        if self._repair:
-            with locked(self._root):
-                gone = garbage.discard(self._root, path)
+        """Take something out of the store, or where nothing is to be repaired, count it as gone."""
+        if not self._repair:
+            self._bad.add(path.name)
+            return
+        with locked(self._root):
+            gone = garbage.discard(self._root, path) if os.path.lexists(path) else None
+        if gone:
             garbage.delete(gone)
 
 
@@ -204,9 +224,9 @@ def _wrong_with_blob(path: Path) -> str:
     """Say what is wrong with a blob, "" for nothing; one that has gone meanwhile is fine."""
     import hashlib
 
-    if path.is_symlink() or not path.is_file():
-        return "it is no file"
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return "it is no file"
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:

@@ -65,15 +65,22 @@ def layers_of(container: Path) -> list[str] | None:
 
 def delete(path: Path) -> None:
     """Delete what was discarded. Another caller may be deleting the same: then go on with what is left."""
-    while path.exists():
-        try:
-            if path.is_dir():
-                disk.remove_tree(path)
-            else:
-                path.unlink()
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-                raise
+    with disk.flocked(path.parent, shared=True):
+        while os.path.lexists(path):
+            try:
+                if path.is_dir() and not path.is_symlink():
+                    disk.remove_tree(path)
+                else:
+                    path.unlink()
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                    raise
+
+
+def forgotten(root: Path) -> list[Path]:
+    """Return what is in the trash, unless somebody is deleting there."""
+    found = children(root / "trash")
+    return [] if found and disk.is_flocked(root / "trash") else found
 
 
 def of_images(root: Path) -> set[str]:

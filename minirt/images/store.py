@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import IO
 
-    from minirt.images.commit import Commit
+    from minirt.images.commit import Commit, Pausing
     from minirt.images.history import Step
 
 __all__ = ["Image", "ImageConfig", "ImageStore", "Overlay", "Platform", "Progress", "Reference", "Snapshots"]
@@ -151,9 +151,17 @@ class ImageStore:
             return self._record(record)
 
     def commit(
-        self, image_id: str, overlay: Overlay, without: "Callable[[str], bool]", what: "Commit", name: str = ""
+        self,
+        image_id: str,
+        overlay: Overlay,
+        without: "Callable[[str], bool]",
+        what: "Commit",
+        name: str = "",
+        paused: "Pausing | None" = None,
     ) -> Image:
         """Make an image of an image and what a container has changed of it; "" is no name.
+
+        ``paused`` is what nothing is to change in while it is read.
 
         Raises:
             NotFound: there is no such image. InvalidInput: ``name`` is none. ImageError: disk full.
@@ -164,7 +172,7 @@ class ImageStore:
         base, _ = _find(self._catalog.records(), image_id)
         with workspace(self.root, resumable=False) as job:
             job.lease(base.blobs)
-            record = commit(base, overlay, without, what, job)
+            record = commit(base, overlay, without, what, job, paused)
             record.names = names
             return self._record(record)
 
@@ -202,8 +210,11 @@ class ImageStore:
         from minirt.images.archive import save
 
         records = self._catalog.records()
-        found = [(record, [name] if name else record.names) for record, name in (_find(records, one) for one in names)]
-        save(self._blobs, found, target)
+        found: dict[str, tuple[Record, list[str]]] = {}
+        for record, name in (_find(records, one) for one in names):
+            wanted = found.setdefault(record.id, (record, []))[1]
+            wanted += [one for one in ([name] if name else record.names) if one not in wanted]
+        save(self._blobs, list(found.values()), target)
 
     def _record(self, record: Record) -> Image:
         with self._catalog.changing() as records:

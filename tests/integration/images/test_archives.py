@@ -85,6 +85,26 @@ def test_podman_loads_it(podman: Podman, saved: Path) -> None:
     assert "localhost/x:1" in podman.output("load", "--input", saved)
 
 
+@pytest.mark.peer
+@pytest.mark.needs("podman")
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+def test_podmans_archives(store: ImageStore, podman: Podman, saved: Path, tmp_path: Path, kind: str) -> None:
+    podman.output("load", "--input", saved)
+    podman.output("save", "--format", kind, "--output", tmp_path / "podman.tar", "localhost/x:1")
+    (image,) = ImageStore(tmp_path / "other").load(tmp_path / "podman.tar")
+    assert (image.names, image.diff_ids) == (("localhost/x:1",), store.get("localhost/x:1").diff_ids)
+
+
+def test_two_names_of_one_image(store: ImageStore, saved: Path, tmp_path: Path) -> None:
+    store.tag("localhost/x:1", "localhost/y:2")
+    save(store, tmp_path / "both.tar", "localhost/y:2", "localhost/x:1")
+    with tarfile.open(tmp_path / "both.tar") as tar:
+        (image,) = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
+    assert image["RepoTags"] == ["localhost/y:2", "localhost/x:1"]
+    loaded = ImageStore(tmp_path / "other").load(tmp_path / "both.tar")
+    assert {name for one in loaded for name in one.names} == {"localhost/x:1", "localhost/y:2"}
+
+
 @pytest.mark.needs("skopeo")
 @pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
 def test_skopeos_archives(store: ImageStore, layout: Layout, tmp_path: Path, kind: str) -> None:

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from minirt.cgroups import lifecycle
+from minirt.cgroups import tree as cgroup_tree
 from minirt.errors import InvalidInput
+from minirt.images import disk
 from minirt.images.commit import apply
 from tests.command import COMMAND, Minirt
 from tests.peers.docker import Dockerd
@@ -158,6 +161,21 @@ def test_commits_that_cannot_be(minirt: Minirt, worked: str) -> None:
     minirt.output("rm", worked)
     assert os.listdir(minirt.root / "blobs/sha256") == []
     assert minirt.output("image", "fsck") == "nothing is wrong"
+
+
+def test_a_freeze_that_a_dead_commit_left(minirt: Minirt, busybox: str) -> None:
+    """As if kill -9 had come while the container's files were read."""
+    container = minirt.output("run", "-d", "--network", "none", busybox, "sleep", "60")
+    tree = cgroup_tree.find()
+    cgroup = tree.at(json.loads((minirt.state / f"containers/{container}/container.json").read_text())["cgroup"])
+    lifecycle.freeze(cgroup)
+    assert f"removed the freeze of container {container}" in minirt.output("system", "prune")
+    assert not lifecycle.is_frozen(cgroup)
+    lifecycle.freeze(cgroup)
+    with disk.flocked(minirt.root / "snapshots/containers" / container):
+        assert minirt.output("system", "prune") == "nothing to remove"
+        assert lifecycle.is_frozen(cgroup), "a commit that lives is left alone"
+    minirt.output("rm", "-f", container)
 
 
 @pytest.mark.parametrize(
