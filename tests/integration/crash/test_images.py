@@ -4,10 +4,14 @@ After each death every blob that is what its name says is still there once the s
 nothing is wrong, and the command can be repeated to the same end as if nobody had died.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +28,7 @@ LAYERS = [
     layer(directory("d"), entry("d/one", b"1" * 5000), entry("two", b"2")),
     layer(entry("d/one", b"new"), entry(".wh.two"), entry("three", b"3")),
 ]
+KILLS = 16
 Words = tuple[str | Path, ...]
 
 
@@ -125,6 +130,32 @@ def test_commit(lab: Lab, minirt: Minirt) -> None:
     first = ("run", "--name", "web", "--network", "none", "localhost/busybox", "sh", "-c", work)
     die_everywhere(lab, minirt, ("commit", "web", "localhost/made"), first)
     lab.output("rm", "web")
+
+
+def test_killed_at_any_moment(minirt: Minirt, layout: Layout) -> None:
+    """Not between two changes but in the middle of one: of a blob that is written, a layer that is unpacked."""
+    many = [layer(*(entry(f"{top}/{number}", os.urandom(20_000)) for number in range(150))) for top in range(4)]
+    layout.tag(layout.image(many), "large")
+    with Server(layout) as server:
+        pull = ("image", "pull", "-q", f"{server.host}/x:large")
+        begun = time.monotonic()
+        minirt.output(*pull)
+        took_s = time.monotonic() - begun
+        killed = 0
+        for moment in range(KILLS):
+            minirt.output("image", "rm", pull[-1])
+            with minirt.start(*pull) as process:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(took_s * (moment + 0.5) / KILLS)
+                process.kill()
+                killed += process.wait() == -signal.SIGKILL
+            whole = _whole(minirt.root)
+            minirt.output("image", "fsck", "--repair")
+            assert minirt.output("image", "fsck") == "nothing is wrong"
+            assert _whole(minirt.root) >= whole
+            minirt.output(*pull)
+            assert os.listdir(minirt.root / "tmp") == [".lock"]
+    assert killed > KILLS / 2
 
 
 @pytest.mark.parametrize("damage", ["blob", "layer", "index"])

@@ -15,8 +15,14 @@ from minirt.cgroups import lifecycle
 from minirt.cgroups import tree as cgroup_tree
 from minirt.errors import InvalidInput
 from minirt.images import disk
-from minirt.images.commit import apply
+from minirt.images.archive import whole_file
+from minirt.images.commit import Commit, apply
+from minirt.images.snapshots import Snapshots
+from minirt.images.store import ImageStore
 from tests.command import COMMAND, Minirt
+from tests.integration.images.conftest import Push
+from tests.integration.images.making import Layout, entry, layer
+from tests.peers.daemon import output
 from tests.peers.docker import Dockerd
 from tests.peers.podman import Podman
 
@@ -161,6 +167,22 @@ def test_commits_that_cannot_be(minirt: Minirt, worked: str) -> None:
     minirt.output("rm", worked)
     assert os.listdir(minirt.root / "blobs/sha256") == []
     assert minirt.output("image", "fsck") == "nothing is wrong"
+
+
+@pytest.mark.needs("skopeo", "registry")
+def test_a_commit_on_dockers_own_kind_of_image(push: Push, store: ImageStore, layout: Layout, tmp_path: Path) -> None:
+    """Its layers are docker's, and the new manifest, which is OCI's, says so in OCI's words."""
+    name = push(layout.tag(layout.image([layer(entry("below", b"b"))]), "latest"), docker=True)
+    base = store.pull(name)
+    overlay = Snapshots(store.root).prepare("c", base)
+    (overlay.upper / "above").write_text("a")
+    made = store.commit(base.id, overlay, lambda _: False, Commit({"User": "7"}, "by hand"), "localhost/made:1")
+    assert (made.config.user, len(made.diff_ids), made.diff_ids[0]) == ("7", 2, base.diff_ids[0])
+    with whole_file(tmp_path / "made.tar") as target:
+        store.save(["localhost/made:1"], target)
+    kinds = json.loads(output("skopeo", "inspect", "--raw", f"oci-archive:{tmp_path}/made.tar"))["layers"]
+    assert {one["mediaType"] for one in kinds} == {"application/vnd.oci.image.layer.v1.tar+gzip"}
+    output("skopeo", "copy", f"oci-archive:{tmp_path}/made.tar", f"dir:{tmp_path}/copied")
 
 
 def test_a_freeze_that_a_dead_commit_left(minirt: Minirt, busybox: str) -> None:
