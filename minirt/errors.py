@@ -12,7 +12,7 @@
     ├── ImageError
     │   ├── RegistryError           the registry, or the way to it
     │   ├── DigestMismatch          bytes are not what their digest promised
-    │   └── HostileLayer            a layer that reaches outside of itself
+    │   └── HostileLayer            a layer that reaches outside of itself, or would fill the disk
     ├── NetworkError                bridge, addresses, nftables
     └── ShimError                   the sandbox's shim is dead or speaks another version
 
@@ -123,7 +123,7 @@ class DigestMismatch(ImageError):
 
 
 class HostileLayer(ImageError):
-    """A layer holds an entry that reaches outside of the layer."""
+    """A layer holds an entry that reaches outside of the layer, or is made to inflate until the disk is full."""
 
 
 class NetworkError(MinirtError):

@@ -23,6 +23,9 @@ AT_FDCWD = -100
 KEPT = (Path("/run/systemd"), Path("/run/dbus"))
 """Where systemd is PID 1, minirt asks it for a cgroup."""
 
+outside: list[int] = []
+"""A descriptor of the machine's own network namespace, once ``enter`` has left it: for what only a mirror can give."""
+
 
 def enter() -> None:
     """Give this process namespaces of its own, and make it the one that orphans are given to.
@@ -30,6 +33,7 @@ def enter() -> None:
     Raises OSError: EPERM, not root.
     """
     _default_realtime_signals()
+    outside.append(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
     process.unshare(process.CLONE_NEWNS | process.CLONE_NEWNET)
     mount.mount(None, "/", None, MS_REC | MS_PRIVATE)
     mount.mount(None, "/", None, MS_REC | MS_SHARED)

@@ -59,6 +59,7 @@ PROBES: dict[str, Callable[[], Reason]] = {
     "registry": no_program("docker-registry"),
     "skopeo": no_program("skopeo"),
     "umoci": no_program("umoci"),
+    "mmdebstrap": no_program("mmdebstrap"),
     "strace": no_program("strace"),
     "gcc": no_program("gcc"),
     "busybox": no_program("busybox"),

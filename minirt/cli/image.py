@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minirt.cli import imagecare
 from minirt.cli.containers import age, table
 from minirt.errors import InvalidInput, MinirtError
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 @click.group()
 def image() -> None:
     """Pull, import, list and remove images."""
+
+
+for command in (imagecare.tag, imagecare.history, imagecare.mount, imagecare.unmount):
+    image.add_command(command)
+for command in (imagecare.prune, imagecare.gc, imagecare.fsck):
+    image.add_command(command)
 
 
 @image.command()
@@ -69,26 +76,47 @@ def import_image(source: Path, name: str, platform: str | None, **options: Any) 
 
 @image.command()
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-@click.argument("archive", type=click.Path(path_type=Path))
-def load(archive: Path, quiet: bool) -> None:
-    """Add the images of ARCHIVE: docker's or OCI's, or an OCI layout directory."""
+@click.option("-i", "--input", "given", type=click.Path(path_type=Path), help="The same as ARCHIVE, as docker has it.")
+@click.argument("archive", type=click.Path(path_type=Path), required=False)
+def load(archive: Path | None, given: Path | None, quiet: bool) -> None:
+    """Add the images of ARCHIVE: docker's or OCI's, or an OCI layout directory; without one, of stdin."""
+    import sys
+
     from minirt.cli.pullprogress import showing
     from minirt.images.store import ImageStore
 
-    with showing(str(archive), quiet=quiet) as report:
-        found = ImageStore().load(archive, progress=report)
+    source = archive or given
+    if archive and given:
+        raise InvalidInput(f"load {archive}", f"{given} is to be loaded, too", "load one after the other")
+    if (source is None or str(source) == "-") and sys.stdin.isatty():
+        raise InvalidInput("load from a terminal", "nobody types an archive", "name a file, or give a pipe")
+    with showing(str(source or "-"), quiet=quiet) as report:
+        store = ImageStore()
+        if source is None or str(source) == "-":
+            found = store.load_stream(sys.stdin.buffer, progress=report)
+        else:
+            found = store.load(source, progress=report)
     for one in found:
         click.echo(f"Loaded image: {', '.join(one.names) or one.id}")
 
 
 @image.command()
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
-@click.argument("name")
-def save(name: str, output: Path) -> None:
-    """Write an image to a file, as an OCI archive that docker loads as well."""
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write, instead of stdout.")
+@click.argument("names", nargs=-1, required=True, metavar="IMAGE...")
+def save(names: tuple[str, ...], output: Path | None) -> None:
+    """Write images to one archive: docker's and OCI's form at once, over the same blobs."""
+    import sys
+
+    from minirt.images.archive import whole_file
     from minirt.images.store import ImageStore
 
-    ImageStore().save(name, output)
+    if output:
+        with whole_file(output) as target:
+            ImageStore().save(names, target)
+    elif sys.stdout.isatty():
+        raise InvalidInput("save to a terminal", "an archive is nothing to look at", "give --output, or a pipe")
+    else:
+        ImageStore().save(names, sys.stdout.buffer)
 
 
 @image.command()
@@ -161,7 +189,7 @@ def _names(one: "Image") -> list[tuple[str, str]]:
 def _facts(one: "Image", no_trunc: bool) -> tuple[str, str, str]:
     from minirt.cli.pullprogress import megabytes
 
-    created = f"{age(_nanoseconds(one.created))} ago" if one.created else "N/A"
+    created = f"{age(nanoseconds(one.created))} ago" if one.created else "N/A"
     return _id(one, no_trunc), created, megabytes(one.size_bytes)
 
 
@@ -169,7 +197,7 @@ def _id(one: "Image", no_trunc: bool) -> str:
     return one.id if no_trunc else one.id[7:19]
 
 
-def _nanoseconds(created: str) -> int:
+def nanoseconds(created: str) -> int:
     """Return an RFC 3339 time, whose fraction may have nine digits, in nanoseconds since 1970."""
     return int(datetime.fromisoformat(created).timestamp() * 10**9)
 

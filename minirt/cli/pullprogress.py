@@ -10,7 +10,14 @@ import click
 if TYPE_CHECKING:
     from minirt.images.progress import Progress
 
-STATES = {"downloading": "Downloading", "present": "Already here", "unpacking": "Unpacking", "done": "Pull complete"}
+STATES = {
+    "waiting": "Waiting",
+    "downloading": "Downloading",
+    "present": "Already here",
+    "downloaded": "Downloaded",
+    "unpacking": "Unpacking",
+    "done": "Pull complete",
+}
 
 
 @contextlib.contextmanager
@@ -31,7 +38,7 @@ def _lines() -> "Callable[[Progress], None]":
     seen: dict[str, str] = {}
 
     def report(progress: "Progress") -> None:
-        if seen.get(progress.digest) != progress.state:
+        if progress.state != "waiting" and seen.get(progress.digest) != progress.state:
             seen[progress.digest] = progress.state
             click.echo(f"{_short(progress)}: {STATES[progress.state]} ({megabytes(progress.total)})", err=True)
 

@@ -4,12 +4,17 @@ import json
 
 import click
 
+from minirt.cli import imagecare
+
 COLOURS = {"ok": "green", "limited": "yellow", "missing": "red"}
 
 
 @click.group()
 def system() -> None:
     """Look at this machine, and keep it tidy."""
+
+
+system.add_command(imagecare.df)
 
 
 @system.command()

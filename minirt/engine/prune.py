@@ -24,6 +24,7 @@ def prune() -> Iterator[str]:
     yield from _broken_containers()
     yield from _sandboxes()
     yield from _orphans()
+    yield from _frozen()
     yield from _network()
     yield from _cgroups()
     yield from names.prune()
@@ -89,6 +90,12 @@ def _orphans() -> Iterator[str]:
             yield f"container {record.id}: its sandbox is gone"
 
 
+def _frozen() -> Iterator[str]:
+    from minirt.engine import committing
+
+    yield from committing.thaw_forgotten()
+
+
 def _live_sandboxes() -> set[str]:
     return {record.id for record in store.sandboxes() if record.state != "stopped"}
 
@@ -144,13 +151,13 @@ def _is_left(path: Path) -> bool:
 
 def _snapshots() -> Iterator[str]:
     """Remove writable layers without a container; a container's record is there before its layer."""
-    from minirt.images import garbage
+    from minirt.images import garbage, mounting
     from minirt.images.snapshots import Snapshots
 
     snapshots = Snapshots(paths.data_root())
     layered = snapshots.keys()
     for key in layered:
-        if not paths.container_dir(key).exists():
+        if not paths.container_dir(key).exists() and not mounting.is_mounted(paths.data_root(), key):
             snapshots.remove(key)
             yield f"writable layer of {key}"
     garbage.collect(paths.data_root())

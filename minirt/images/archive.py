@@ -174,37 +174,55 @@ def _names(annotations: dict[str, str], archive: Path) -> list[str]:
     return [str(Reference.parse(name))] if name else []
 
 
-def save(blobs: Blobs, record: Record, names: list[str], target: Path) -> None:
-    """Write an image to a tar archive, whole or not at all.
+@contextlib.contextmanager
+def whole_file(target: Path) -> Iterator[IO[bytes]]:
+    """Open a file to write; it is at ``target`` when the block has ended without an error, and else nothing is.
 
     Raises:
-        ImageError: ``target`` cannot be written, or a blob is missing.
+        ImageError: it cannot be written.
     """
     new = target.with_name(f".{target.name}.new")
     try:
-        with tarfile.open(new, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for path, content in _documents(blobs, record, names).items():
-                _add(tar, path, io.BytesIO(content), len(content))
-            for digest in record.blobs:
-                with blobs.path(digest).open("rb") as blob:
-                    _add(tar, f"blobs/sha256/{hex_of(digest)}", blob, os.fstat(blob.fileno()).st_size)
+        with new.open("wb") as file:
+            yield file
         new.replace(target)
     except OSError as error:
-        raise ImageError(f"save to {target}", error.strerror or str(error), "name another file") from error
+        raise ImageError(f"write {target}", error.strerror or str(error), "name another file") from error
     finally:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
 
 
-def _documents(blobs: Blobs, record: Record, names: list[str]) -> dict[str, bytes]:
-    data = blobs.read(record.manifest)
-    entry = Descriptor(manifest.read(data, record.id).media_type, record.manifest, len(data))
-    entries = [msgspec.structs.replace(entry, annotations=_annotations(name)) for name in names] or [entry]
-    layers = [f"blobs/sha256/{hex_of(digest)}" for digest in record.blobs[2:]]
-    docker = _DockerImage(f"blobs/sha256/{hex_of(record.id)}", layers, names)
+def save(blobs: Blobs, images: list[tuple[Record, list[str]]], target: IO[bytes]) -> None:
+    """Write images, each under these names, to ``target``, which need not be seekable. What they share is in it once.
+
+    Raises:
+        ImageError: a blob is missing. OSError: ``target`` cannot be written.
+    """
+    digests = list(dict.fromkeys(digest for record, _ in images for digest in record.blobs))
+    if missing := [digest for digest in digests if not blobs.has(digest)]:
+        raise ImageError("save the image", f"its blob {missing[0]} is not in the store", "see minirt image fsck")
+    with tarfile.open(fileobj=target, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
+        for path, content in _documents(blobs, images).items():
+            _add(tar, path, io.BytesIO(content), len(content))
+        for digest in digests:
+            with blobs.path(digest).open("rb") as blob:
+                _add(tar, f"blobs/sha256/{hex_of(digest)}", blob, os.fstat(blob.fileno()).st_size)
+
+
+def _documents(blobs: Blobs, images: list[tuple[Record, list[str]]]) -> dict[str, bytes]:
+    entries: list[Descriptor] = []
+    docker: list[_DockerImage] = []
+    for record, names in images:
+        data = blobs.read(record.manifest)
+        entry = Descriptor(manifest.read(data, record.id).media_type, record.manifest, len(data))
+        entries += [msgspec.structs.replace(entry, annotations=_annotations(name)) for name in names] or [entry]
+        layers = [f"blobs/sha256/{hex_of(digest)}" for digest in record.blobs[2:]]
+        docker.append(_DockerImage(f"blobs/sha256/{hex_of(record.id)}", layers, names))
     return {
         "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
         "index.json": msgspec.json.encode(Index(entries)),
-        "manifest.json": msgspec.json.encode([docker]),
+        "manifest.json": msgspec.json.encode(docker),
     }
 
 

@@ -1,5 +1,6 @@
 """Content by its digest: ``blobs/sha256/<hex>``, written once, whole and verified, as in an OCI image layout."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable
@@ -46,6 +47,18 @@ class Blobs:
     def has(self, digest: str) -> bool:
         """Say whether a blob is here, which means: all of it, verified."""
         return self.path(digest).exists()
+
+    def touch(self, digest: str) -> None:
+        """Note that a blob is used now: of an image's config this is when the image was used last."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.path(digest))
+
+    def used_at(self, digest: str) -> float:
+        """Return when a blob was used last, in seconds since 1970; 0 where it is not here."""
+        try:
+            return self.path(digest).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def read(self, digest: str) -> bytes:
         """Return a document. Raises ImageError: it is missing, or too large to be one."""

@@ -48,10 +48,23 @@ class Catalog:
         except FileNotFoundError:
             return []
         except msgspec.DecodeError as error:
-            raise ImageError(f"read {self._path}", str(error), "move it away and pull the images again") from error
+            raise ImageError(f"read {self._path}", str(error), "see minirt image fsck") from error
         if found.version != VERSION:
             raise ImageError(f"read {self._path}", f"it is of version {found.version}", "use the minirt that wrote it")
         return found.images
+
+    def begin_anew(self, records: list[Record]) -> None:
+        """Set the file aside as ``images.json.damaged``, and write these. Hold the store's lock.
+
+        There is an index at any time: without one all would be garbage.
+        """
+        aside = self._path.with_name(f"{self._path.name}.damaged")
+        aside.unlink(missing_ok=True)
+        aside.hardlink_to(self._path)
+        self._write(records)
+
+    def _write(self, records: list[Record]) -> None:
+        disk.replace(self._path, msgspec.json.format(msgspec.json.encode(_File(records)), indent=1))
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[list[Record]]:
@@ -61,7 +74,7 @@ class Catalog:
             before = msgspec.json.encode(records)
             yield records
             if msgspec.json.encode(records) != before:
-                disk.replace(self._path, msgspec.json.format(msgspec.json.encode(_File(records)), indent=1))
+                self._write(records)
 
 
 def put(records: list[Record], new: Record) -> None:

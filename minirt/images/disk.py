@@ -37,11 +37,14 @@ def move(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def flocked(path: Path) -> Iterator[None]:
-    """Hold a lock on a directory or a file (which is made) against other processes and other threads."""
+def flocked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on a directory or a file (which is made) against other processes and other threads.
+
+    ``shared``: against those only who want it alone.
+    """
     fd = os.open(path, _DIRECTORY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
@@ -58,6 +61,22 @@ def is_flocked(path: Path) -> bool:
         return False
     finally:
         os.close(fd)
+
+
+def usage_bytes(path: Path) -> int:
+    """Return how much of the disk a file or a directory takes with all that is in it; each inode counts once."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return 0
+    blocks = {found.st_ino: found.st_blocks}
+    for *_, fd in os.fwalk(path) if path.is_dir() else ():
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    info = entry.stat(follow_symlinks=False)
+                    blocks[info.st_ino] = info.st_blocks
+    return sum(blocks.values()) * 512
 
 
 def remove_tree(path: str | Path, dir_fd: int | None = None) -> None:

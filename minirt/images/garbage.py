@@ -25,14 +25,19 @@ def collect(root: Path) -> list[str]:
         for path in children(root / "snapshots" / "containers"):
             if path.name.endswith(NEW):
                 discard(root, path)
-        used = {hex_of(digest) for digest in _used(root)}
-        blobs = [path for path in children(root / "blobs" / "sha256") if path.name not in used]
-        layers = [path for path in children(root / "snapshots") if path.name not in used and path.name != "containers"]
-        for path in (*blobs, *layers):
+        gone = unused(root)
+        for path in gone:
             discard(root, path)
     for path in children(root / "trash"):
         delete(path)
-    return [f"sha256:{path.name}" for path in blobs]
+    return [f"sha256:{path.name}" for path in gone if path.parent.name == "sha256"]
+
+
+def unused(root: Path) -> list[Path]:
+    """Return the blobs, and after them the layers, that nothing uses. Hold the store's lock."""
+    used = {hex_of(digest) for digest in _used(root)}
+    layers = [path for path in children(root / "snapshots") if path.name != "containers"]
+    return [path for path in (*children(root / "blobs" / "sha256"), *layers) if path.name not in used]
 
 
 def discard(root: Path, path: Path) -> Path:
@@ -60,15 +65,22 @@ def layers_of(container: Path) -> list[str] | None:
 
 def delete(path: Path) -> None:
     """Delete what was discarded. Another caller may be deleting the same: then go on with what is left."""
-    while path.exists():
-        try:
-            if path.is_dir():
-                disk.remove_tree(path)
-            else:
-                path.unlink()
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-                raise
+    with disk.flocked(path.parent, shared=True):
+        while os.path.lexists(path):
+            try:
+                if path.is_dir() and not path.is_symlink():
+                    disk.remove_tree(path)
+                else:
+                    path.unlink()
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                    raise
+
+
+def forgotten(root: Path) -> list[Path]:
+    """Return what is in the trash, unless somebody is deleting there."""
+    found = children(root / "trash")
+    return [] if found and disk.is_flocked(root / "trash") else found
 
 
 def of_images(root: Path) -> set[str]:

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from minirt.errors import ImageError
+from minirt.errors import ImageError, Unsupported
 from minirt.images import manifest
 from minirt.images.blobs import LARGEST_DOCUMENT, Blobs, digest_of
 from minirt.images.catalog import Record
@@ -27,6 +27,8 @@ from minirt.images.snapshots import Snapshots
 from minirt.images.workspace import Workspace
 
 AT_A_TIME = 3
+MOST_LAYERS = 500
+"""As many as overlayfs stacks. Source: the kernel's fs/overlayfs/params.h, OVL_MAX_STACK."""
 
 
 class Source(Protocol):
@@ -74,6 +76,9 @@ class Installation:
         found = manifest.read(data, what)
         if not isinstance(found, Manifest):
             raise ImageError(f"read {what}", "it is an index where a manifest should be")
+        if len(found.layers) > MOST_LAYERS:
+            why = f"it has {len(found.layers)} layers, and overlayfs stacks no more than {MOST_LAYERS}"
+            raise Unsupported(f"use {what}", why, "have it made anew with fewer")
         blobs = [digest_of(data), found.config.digest, *(layer.digest for layer in found.layers)]
         self._job.lease(blobs)
         self._blobs.add(data, self._job)
@@ -99,6 +104,8 @@ class Installation:
 
     def _fetch_and_unpack(self, layers: list[Descriptor], diff_ids: list[str]) -> None:
         chain = chain_ids(diff_ids)
+        for layer in layers:
+            self._tell(layer, "waiting", 0)
         with self._fetching(layers) as fetched:
             for count, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True), 1):
                 fetched[layer.digest].result()
@@ -126,6 +133,7 @@ class Installation:
         else:
             with self._source.blob(layer.digest) as pieces:
                 self._blobs.write(self._counted(layer, pieces), self._job, layer.digest, layer.size)
+            self._tell(layer, "downloaded", layer.size)
 
     def _counted(self, layer: Descriptor, pieces: Iterator[bytes]) -> Iterator[bytes]:
         done = 0

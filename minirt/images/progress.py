@@ -5,7 +5,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-State = Literal["downloading", "present", "unpacking", "done"]
+State = Literal["waiting", "downloading", "present", "downloaded", "unpacking", "done"]
 
 
 class Progress(Struct, frozen=True):

@@ -2,6 +2,7 @@
 
     snapshots/<chain id>/fs             a layer, unpacked; read only, for as long as an image or a container uses it
     snapshots/containers/<key>/         one container's: upper/  work/  layers.json (the chain ids it stands on)
+                                        image (a symlink to nowhere: the image's id)
 
 A chain id names a layer together with all below it, so that a directory is right for every image that has the same
 beginning. Nothing is mounted here: the container's init mounts the overlay inside of its own mount namespace.
@@ -19,7 +20,7 @@ from msgspec import Struct
 
 from minirt.errors import Conflict, NotFound
 from minirt.images import disk, garbage
-from minirt.images.blobs import hex_of
+from minirt.images.blobs import Blobs, hex_of
 from minirt.images.image import Image, chain_ids
 from minirt.images.marks import is_opaque
 from minirt.images.workspace import Workspace, locked
@@ -78,10 +79,11 @@ class Snapshots:
                 raise Conflict(f"make a snapshot for {key}", "there is one", "remove the container first")
             chain = chain_ids(image.diff_ids)
             self._check_unpacked(key, chain)
-            self._make(home, chain)
+            self._make(home, chain, image.id)
+        Blobs(self._root).touch(image.id)
         return self.get(key)
 
-    def _make(self, home: Path, chain: list[str]) -> None:
+    def _make(self, home: Path, chain: list[str], image_id: str) -> None:
         """Make the directories under a temporary name: with the record, or not at all.
 
         Where they go when they are removed is made now: then the disk may be full.
@@ -99,6 +101,7 @@ class Snapshots:
             os.chown(new / "upper", root.st_uid, root.st_gid)
             os.chmod(new / "upper", stat.S_IMODE(root.st_mode))
         (new / "layers.json").write_bytes(msgspec.json.encode(chain))
+        os.symlink(image_id, new / "image")
         new.rename(home)
 
     def get(self, key: str) -> Overlay:
@@ -114,6 +117,24 @@ class Snapshots:
         chain = chain_ids(image.diff_ids)
         self._check_unpacked(key, chain)
         return self._overlay(self._containers / checked_id(key), chain)
+
+    def of_image(self, image_id: str) -> list[str]:
+        """Return the keys of all containers that stand on an image."""
+        return [key for key in self.keys() if self._image_of(key) == image_id]
+
+    def images(self) -> set[str]:
+        """Return the ids of all images that containers stand on."""
+        return {self._image_of(key) for key in self.keys()} - {""}
+
+    def _image_of(self, key: str) -> str:
+        try:
+            return os.readlink(self._containers / key / "image")
+        except OSError:
+            return ""  # it has just been removed
+
+    def has(self, key: str) -> bool:
+        """Say whether there is a container's snapshot of this key."""
+        return (self._containers / checked_id(key)).exists()
 
     def keys(self) -> list[str]:
         """Return the keys of all containers that have a snapshot."""

@@ -9,6 +9,9 @@
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from minirt import paths
 from minirt.errors import Conflict, InvalidInput, NotFound
@@ -21,10 +24,18 @@ from minirt.images.reference import Reference
 from minirt.images.snapshots import Overlay, Snapshots
 from minirt.images.workspace import workspace
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import IO
+
+    from minirt.images.commit import Commit, Pausing
+    from minirt.images.history import Step
+
 __all__ = ["Image", "ImageConfig", "ImageStore", "Overlay", "Platform", "Progress", "Reference", "Snapshots"]
 
 Images = list[Image]
 Lines = list[str]
+Steps = list["Step"]
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
 
 
@@ -91,14 +102,35 @@ class ImageStore:
 
         Raises:
             NotFound: there is no such image.
-            Conflict: given by id, and it has several names.
+            Conflict: given by id, and it has several names; a container stands on it.
         """
         with self._catalog.changing() as records:
             record, name = _find(records, name_or_id)
             gone = _untag(record, name, force=force)
             if not record.names:
+                users = [] if force else Snapshots(self.root).of_image(record.id)
+                if users:
+                    do = "remove it first, or remove the image by force: its layers stay for as long as they are needed"
+                    raise Conflict(f"remove image {name_or_id}", f"container {users[0][:12]} stands on it", do)
                 records.remove(record)
         return [f"Untagged: {one}" for one in gone] + [f"Deleted: {one}" for one in garbage.collect(self.root)]
+
+    def tag(self, name_or_id: str, name: str) -> None:
+        """Give an image another name; who had it loses it.
+
+        Raises:
+            NotFound, Conflict: as ``get``. InvalidInput: ``name`` is none, or has a digest.
+        """
+        reference = _taggable(name)
+        with self._catalog.changing() as records:
+            record, _ = _find(records, name_or_id)
+            catalog.put(records, msgspec.structs.replace(record, names=[str(reference)]))
+
+    def history(self, name_or_id: str) -> Steps:
+        """Return the steps by which an image was made, the last one first. Raises as ``get`` does."""
+        from minirt.images.history import steps
+
+        return steps(self.root, _find(self._catalog.records(), name_or_id)[0])
 
     def import_rootfs(
         self, source: Path, name: str, *, config: ImageConfig | None = None, platform: str | None = None
@@ -113,9 +145,35 @@ class ImageStore:
 
         reference = _taggable(name)
         wanted = Platform.parse(platform) if platform else Platform.host()
-        with workspace(self.root) as job:
+        with workspace(self.root, resumable=False) as job:
             record = import_rootfs(source, config or ImageConfig(), wanted, job)
             record.names = [str(reference)]
+            return self._record(record)
+
+    def commit(
+        self,
+        image_id: str,
+        overlay: Overlay,
+        without: "Callable[[str], bool]",
+        what: "Commit",
+        name: str = "",
+        paused: "Pausing | None" = None,
+    ) -> Image:
+        """Make an image of an image and what a container has changed of it; "" is no name.
+
+        ``paused`` is what nothing is to change in while it is read.
+
+        Raises:
+            NotFound: there is no such image. InvalidInput: ``name`` is none. ImageError: disk full.
+        """
+        from minirt.images.commit import commit
+
+        names = [str(_taggable(name))] if name else []
+        base, _ = _find(self._catalog.records(), image_id)
+        with workspace(self.root, resumable=False) as job:
+            job.lease(base.blobs)
+            record = commit(base, overlay, without, what, job, paused)
+            record.names = names
             return self._record(record)
 
     def load(self, archive: Path, *, progress: Report | None = None) -> Images:
@@ -130,17 +188,33 @@ class ImageStore:
         with workspace(self.root) as job:
             return [self._record(record) for record in load(archive, job, progress)]
 
-    def save(self, name: str, target: Path) -> None:
-        """Write an image to ``target`` as an OCI archive, which docker can load as well.
+    def load_stream(self, archive: "IO[bytes]", *, progress: Report | None = None) -> Images:
+        """Add the images of an archive that is read once, from its beginning to its end. Raises as ``load`` does."""
+        import shutil
+
+        from minirt.images.archive import load
+
+        with workspace(self.root) as job:
+            spooled = job.path / "stdin"
+            with spooled.open("wb") as file:
+                shutil.copyfileobj(archive, file, 1 << 20)
+            return [self._record(record) for record in load(spooled, job, progress)]
+
+    def save(self, names: "Sequence[str]", target: "IO[bytes]") -> None:
+        """Write images to ``target`` as one archive, which is a docker archive and an OCI archive at once.
 
         Raises:
             NotFound: there is no such image.
-            ImageError: ``target`` cannot be written.
+            ImageError: a blob is missing. OSError: ``target`` cannot be written.
         """
         from minirt.images.archive import save
 
-        record, found = _find(self._catalog.records(), name)
-        save(self._blobs, record, [found] if found else record.names, target)
+        records = self._catalog.records()
+        found: dict[str, tuple[Record, list[str]]] = {}
+        for record, name in (_find(records, one) for one in names):
+            wanted = found.setdefault(record.id, (record, []))[1]
+            wanted += [one for one in ([name] if name else record.names) if one not in wanted]
+        save(self._blobs, list(found.values()), target)
 
     def _record(self, record: Record) -> Image:
         with self._catalog.changing() as records:

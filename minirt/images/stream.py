@@ -5,19 +5,23 @@ blob ── gzip (isal) | zstd | xz | plain, told by its first bytes ── sha2
 
 import gzip
 import hashlib
+import os
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
-from minirt.errors import ImageError
+from minirt.errors import HostileLayer, ImageError
 
 PIECE_BYTES = 1 << 20
+MODEST_BYTES = 1 << 30
+HIGHEST_RATIO = 200
+"""A layer may hold a gibibyte, or so many times of its size. Debian takes 3; gzip could reach 1032, zstd thousands."""
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 XZ_MAGIC = b"\xfd7zXZ\0"
 
 
 class Stream:
-    """The decompressed bytes of a layer. ``position`` counts those given out, in bytes."""
+    """The decompressed bytes of a layer. ``position`` counts those given out; there are at most ``most_bytes``."""
 
     def __init__(self, blob: BinaryIO, what: str) -> None:
         """Begin at the start of ``blob``, a seekable file; ``what`` names it in errors.
@@ -26,7 +30,10 @@ class Stream:
             ImageError: ``blob`` is too short to be anything.
         """
         self._what = what
+        self.most_bytes = max(MODEST_BYTES, HIGHEST_RATIO * blob.seek(0, os.SEEK_END))
+        blob.seek(0)
         self._source = _decompressed(blob)
+        self._inflated = 0
         self._hash = hashlib.sha256()
         self._piece = b""
         self._at = 0
@@ -84,8 +91,18 @@ class Stream:
                 raise
             raise ImageError(f"decompress {self._what}", str(error) or "it is damaged", "get it again") from error
         self._at = 0
+        self._inflated += len(self._piece)
+        if self._inflated > self.most_bytes:
+            raise HostileLayer(
+                f"decompress {self._what}", too_much(self.most_bytes), "do not trust where it comes from"
+            )
         self._hash.update(self._piece)
         return bool(self._piece)
+
+
+def too_much(most_bytes: int) -> str:
+    """Say why a layer is not read any further."""
+    return f"it holds more than {most_bytes} bytes, which is more than {HIGHEST_RATIO} times of its size"
 
 
 def is_compressed(first: bytes) -> bool:

@@ -14,13 +14,16 @@ from collections.abc import Iterator
 
 from msgspec import Struct, field, structs
 
-from minirt.errors import ImageError
+from minirt.errors import HostileLayer, ImageError
 from minirt.images import sparse
-from minirt.images.stream import Stream
+from minirt.images.stream import Stream, too_much
 from minirt.images.tarfields import decimal, nanoseconds, number, pax_records, text
 
 BLOCK = 512
 LONGEST_EXTENSION = 1 << 20
+MOST_ENTRIES = 1 << 20
+LARGEST_FILE = 1 << 40
+"""Of a sparse file, in bytes: more than any image needs. What is not sparse is bounded by the layer's own size."""
 REGULAR, HARDLINK, SYMLINK, CHAR_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 OLD_REGULAR, CONTIGUOUS, GNU_SPARSE = b"\0", b"7", b"S"
 PAX, PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK = b"x", b"g", b"L", b"K"
@@ -61,8 +64,9 @@ def entries(stream: Stream, what: str) -> Iterator[Entry]:
 
     Raises:
         ImageError: a header is damaged, of an unknown kind, or the archive is cut short.
+        HostileLayer: there are more than a million entries, or more data than a layer of its size can have.
     """
-    extensions = _Extensions()
+    extensions, count = _Extensions(), 0
     while (block := _next_header(stream, what)) is not None:
         try:
             entry = _entry(block)
@@ -74,7 +78,11 @@ def entries(stream: Stream, what: str) -> Iterator[Entry]:
             why = f"the header before byte {stream.position} is damaged: {error}"
             raise ImageError(f"read {what}", why, "get it again, or have it made anew") from error
         extensions = _Extensions()
+        count += 1
         end = stream.position + entry.size
+        if count > MOST_ENTRIES or end > stream.most_bytes:
+            why = too_much(stream.most_bytes) if count <= MOST_ENTRIES else f"it has more than {MOST_ENTRIES} entries"
+            raise HostileLayer(f"read {what}", f"entry {entry.name!r}: {why}", "do not trust where it comes from")
         yield entry
         stream.skip(end - stream.position)
         if not stream.at_end():  # umoci leaves out the last padding
@@ -166,6 +174,8 @@ def _checked(entry: Entry) -> Entry:
         raise ValueError(f"{entry.name!r} is of the unknown kind {entry.kind!r}")
     if entry.size < 0 or not 0 <= entry.uid < 2**32 - 1 or not 0 <= entry.gid < 2**32 - 1:
         raise ValueError(f"{entry.name!r} has size {entry.size}, owner {entry.uid}:{entry.gid}")
+    if entry.layout and entry.layout.size_bytes > LARGEST_FILE:
+        raise ValueError(f"{entry.name!r} is a sparse file of {entry.layout.size_bytes} bytes")
     if abs(entry.mtime_ns) >= 2**62 * 10**9 or not 0 <= entry.major < 2**12 or not 0 <= entry.minor < 2**20:
         raise ValueError(f"{entry.name!r} has a time or a device number that cannot be")
     if "\0" in entry.name or "\0" in entry.linkname or not entry.name:

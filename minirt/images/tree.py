@@ -168,7 +168,7 @@ class Tree:
         """
         for lower_fd in self._lower_fds:
             try:
-                found = _stat_straight(lower_fd, path)
+                found = stat_straight(lower_fd, path)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -179,7 +179,8 @@ class Tree:
         return None
 
 
-def _stat_straight(root_fd: int, path: str) -> os.stat_result:
+def stat_straight(root_fd: int, path: str) -> os.stat_result:
+    """Return what is at ``path`` below a directory. Raises OSError: ENOENT; ELOOP or ENOTDIR, a parent is none."""
     resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
     with fds.closing(fds.openat2(root_fd, path, os.O_PATH | os.O_NOFOLLOW, resolve=resolve)) as fd:
         return os.fstat(fd)

@@ -69,8 +69,11 @@ class Workspace:
 
 
 @contextlib.contextmanager
-def workspace(root: Path) -> Iterator[Workspace]:
-    """Make a workspace for one job. When the job succeeds, older leases on no more than it needed are dropped."""
+def workspace(root: Path, *, resumable: bool = True) -> Iterator[Workspace]:
+    """Make a workspace for one job. When the job succeeds, older leases on no more than it needed are dropped.
+
+    Not ``resumable``: trying again would need other blobs, and when the job fails its lease goes too.
+    """
     with contextlib.ExitStack() as held:
         held.enter_context(_explained(root))
         top = _top(root)
@@ -85,8 +88,8 @@ def workspace(root: Path) -> Iterator[Workspace]:
         except BaseException:
             with disk.flocked(top / ".lock"):
                 _empty(path)
-                if not job.leased:
-                    path.rmdir()
+                if not (resumable and job.leased):
+                    disk.remove_tree(path)
             raise
         with disk.flocked(top / ".lock"):
             disk.remove_tree(path)
@@ -101,6 +104,48 @@ def leases(root: Path) -> set[str]:
     return found
 
 
+def keep(root: Path, digests: Iterable[str]) -> None:
+    """Leave a lease on these, as a job that failed does: for a day a pull finds them."""
+    top = _top(root)
+    with disk.flocked(top / ".lock"):
+        path = top / os.urandom(8).hex()
+        path.mkdir(mode=0o700)
+        Workspace(root, path).lease(digests)
+
+
+def left_over(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield what dead jobs have left and nobody needs, with the reason: files, leases that are damaged or too old."""
+    top = _top(root)
+    with disk.flocked(top / ".lock"):
+        for path in top.iterdir():
+            if not path.is_dir():
+                if path.name != ".lock":
+                    yield path, "it is no job's"
+            elif not disk.is_flocked(path):
+                yield from ((child, "its job has died") for child in path.iterdir() if child.name != LEASE)
+                if why := _stale(path / LEASE):
+                    yield path, why
+
+
+def sweep(root: Path) -> None:
+    """Remove what ``left_over`` tells of."""
+    top = _top(root)
+    with disk.flocked(top / ".lock"):
+        _sweep(top)
+
+
+def _stale(lease: Path) -> str:
+    """Say why nobody heeds the lease of a dead job, "" where it holds."""
+    try:
+        _read(lease)
+        age_s = time.time() - lease.stat().st_mtime
+    except FileNotFoundError:
+        return "its job has died before it needed anything"
+    except ImageError as error:
+        return error.why
+    return f"its lease is {age_s / 3600:.0f} hours old" if age_s > RESUMABLE_S else ""
+
+
 def _top(root: Path) -> Path:
     top = root / "tmp"
     top.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -110,10 +155,12 @@ def _top(root: Path) -> Path:
 def _sweep(top: Path, fulfilled: frozenset[str] = frozenset()) -> None:
     """Empty the workspaces of dead jobs; drop leases that are too old, or ask for no more than ``fulfilled``."""
     for path in top.iterdir():
-        if path.is_dir() and not disk.is_flocked(path):
+        if not path.is_dir():
+            if path.name != ".lock":
+                path.unlink()
+        elif not disk.is_flocked(path):
             _empty(path)
-            lease = path / LEASE
-            if not lease.exists() or _read(lease) <= fulfilled or time.time() - lease.stat().st_mtime > RESUMABLE_S:
+            if _stale(path / LEASE) or _read(path / LEASE) <= fulfilled:
                 disk.remove_tree(path)
 
 
@@ -129,7 +176,10 @@ def _empty(path: Path) -> None:
 
 
 def _read(path: Path) -> frozenset[str]:
+    """Return what a lease lays claim to, nothing where there is none. Raises ImageError: it is damaged."""
     try:
         return frozenset(msgspec.json.decode(path.read_bytes(), type=list[str]))
     except FileNotFoundError:
         return frozenset()
+    except msgspec.DecodeError as error:
+        raise ImageError(f"read the lease {path}", str(error), "see minirt image fsck") from error

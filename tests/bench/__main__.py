@@ -1,4 +1,4 @@
-"""``python -m tests.bench [--runs N] [warm] [exec] [cold] [oci] [pod]``: the ratios of docs/performance.md.
+"""``python -m tests.bench [--runs N] [warm] [exec] [cold] [oci] [pod] [pull]``: the ratios of docs/performance.md.
 
 The zygote is forked before the benches are imported, as the command line forks it before anything else: what it has
 not imported, its children need not copy.
@@ -13,7 +13,7 @@ from typing import Any
 from minirt import imports
 from tests import isolation
 
-NAMES = ("warm", "exec", "cold", "oci", "pod")
+NAMES = ("warm", "exec", "cold", "oci", "pod", "pull")
 
 
 def main() -> int:

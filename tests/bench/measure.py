@@ -51,6 +51,22 @@ class Result:
         )
 
 
+@dataclass(frozen=True)
+class Results:
+    """Several figures of one bench: (what is said of it, whether its target is met), and the medians behind them."""
+
+    verdicts: tuple[tuple[str, bool], ...]
+    figures: tuple[str, ...]
+
+    @property
+    def is_met(self) -> bool:
+        return all(met for _, met in self.verdicts)
+
+    def line(self) -> str:
+        said = [f"{text}: {'met' if met else 'MISSED'}\n" for text, met in self.verdicts]
+        return "".join((*said, *(f"    {text}\n" for text in self.figures)))
+
+
 def interleaved(contenders: dict[str, Contender], runs: int, warm_up: int = 3) -> dict[str, Timing]:
     """Return each contender's wall times over ``runs`` rounds, after ``warm_up`` rounds that do not count."""
     samples: dict[str, list[float]] = {name: [] for name in contenders}

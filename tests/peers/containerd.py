@@ -49,6 +49,11 @@ class Containerd:
         for image in images:
             self.output("images", "import", image)
 
+    @property
+    def pid(self) -> int:
+        """Return the daemon's own pid."""
+        return self._daemon.process.pid
+
     def _answers(self) -> bool:
         return self.socket.exists() and self("version").returncode == 0
 

@@ -31,6 +31,11 @@ class Dockerd:
         for image in images:
             self.output("load", "--input", image)
 
+    @property
+    def pid(self) -> int:
+        """Return the daemon's own pid."""
+        return self._daemon.process.pid
+
     def _answers(self) -> bool:
         return self("version").returncode == 0
 

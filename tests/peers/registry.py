@@ -33,6 +33,10 @@ class Registry:
             return answer.status == 200
         return False
 
+    def requests(self) -> list[str]:
+        """Return the requests it has answered, a line of its access log each."""
+        return [line for line in self._daemon.log().splitlines() if '"GET /v2/' in line or '"HEAD /v2/' in line]
+
     def close(self) -> None:
         """End it."""
         self._daemon.close()

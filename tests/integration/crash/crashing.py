@@ -31,6 +31,15 @@ MAX_STEPS = 2048
 WARM = (
     *("cli.main", "cli.run", "cli.pod", "cli.podrun", "cli.containers", "cli.exec", "cli.system", "cli.streams"),
     *("engine.prune", "kubelet.prune", "shim.server", "network.bridge", "cli.limits", "engine.images"),
+    *(
+        "cli.image",
+        "images.archive",
+        "images.fsck",
+        "images.pull",
+        "images.reclaim",
+        "images.registry",
+        "images.rootfs",
+    ),
 )
 CHANGES = {"os.mkdir", "os.rename", "os.link", "os.symlink", "os.remove", "os.rmdir", "os.chmod", "os.truncate"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT

@@ -83,13 +83,28 @@ class Layout:
     ) -> dict[str, Any]:
         """Add an image of these (plain) layers; return its manifest's descriptor, with its platform."""
         layers = list(layers)
+        ids = diff_ids or [digest(one) for one in layers]
+        blobs = (compressed(one, how) for one in layers)
+        return self.image_of(blobs, ids, how=how, arch=arch, variant=variant, **config)
+
+    def image_of(
+        self,
+        blobs: Iterable[bytes],
+        diff_ids: list[str],
+        *,
+        how: str,
+        arch: str = "amd64",
+        variant: str = "",
+        **config: Any,
+    ) -> dict[str, Any]:
+        """Add an image of layers that are compressed already; return its manifest's descriptor, with its platform."""
         suffix = "" if how == "plain" else f"+{how}"
         kind = f"application/vnd.oci.image.layer.v1.tar{suffix}"
         made = {
             "architecture": arch,
             "os": "linux",
             "config": config,
-            "rootfs": {"type": "layers", "diff_ids": diff_ids or [digest(one) for one in layers]},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
         } | ({"variant": variant} if variant else {})
         manifest = {
             "schemaVersion": 2,
@@ -98,10 +113,18 @@ class Layout:
                 "mediaType": "application/vnd.oci.image.config.v1+json",
                 **self.blob(json.dumps(made).encode()),
             },
-            "layers": [{"mediaType": kind, **self.blob(compressed(one, how))} for one in layers],
+            "layers": [{"mediaType": kind, **self.blob(one)} for one in blobs],
         }
         platform = {"architecture": arch, "os": "linux"} | ({"variant": variant} if variant else {})
         return {**self.document(manifest), "platform": platform}
+
+    def image_with_history(self, layers: list[bytes], steps: list[dict[str, Any]]) -> dict[str, Any]:
+        """Add an image whose config tells how it was made; return its manifest's descriptor."""
+        plain = self.image(layers)
+        manifest = json.loads((self.top / "blobs/sha256" / plain["digest"][7:]).read_text())
+        config = json.loads((self.top / "blobs/sha256" / manifest["config"]["digest"][7:]).read_text())
+        manifest["config"] |= self.blob(json.dumps(config | {"history": steps}).encode())
+        return plain | self.document(manifest)
 
     def index(self, *manifests: dict[str, Any]) -> dict[str, Any]:
         kind = "application/vnd.oci.image.index.v1+json"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from minirt.errors import ImageError, InvalidInput, NotFound
+from minirt.images.archive import whole_file
 from minirt.images.image import ImageConfig
 from minirt.images.snapshots import Snapshots
 from minirt.images.store import ImageStore
@@ -28,11 +29,16 @@ REPOSITORY = Path(__file__).parents[3]
 LAYERS = (layer(directory("etc"), entry("etc/a", b"a")), layer(entry("etc/b", b"b")))
 
 
+def save(store: ImageStore, target: Path, *names: str) -> None:
+    with whole_file(target) as file:
+        store.save(names or ["localhost/x:1"], file)
+
+
 @pytest.fixture
 def saved(layout: Layout, store: ImageStore, tmp_path: Path) -> Path:
     """An archive that minirt saved, of an image named localhost/x:1."""
     store.load(layout.tag(layout.image(LAYERS, Cmd=["sh"]), "localhost/x:1").top)
-    store.save("localhost/x:1", tmp_path / "saved.tar")
+    save(store, tmp_path / "saved.tar")
     return tmp_path / "saved.tar"
 
 
@@ -50,7 +56,7 @@ def test_what_is_saved_is_loaded_the_same(store: ImageStore, saved: Path, tmp_pa
     other = ImageStore(tmp_path / "other")
     (image,) = other.load(saved)
     assert image == store.get("localhost/x:1")
-    other.save("localhost/x:1", tmp_path / "again.tar")
+    save(other, tmp_path / "again.tar")
     assert (tmp_path / "again.tar").read_bytes() == saved.read_bytes()
 
 
@@ -77,6 +83,26 @@ def test_docker_loads_it_and_back(dockerd: Dockerd, saved: Path, store: ImageSto
 @pytest.mark.needs("podman")
 def test_podman_loads_it(podman: Podman, saved: Path) -> None:
     assert "localhost/x:1" in podman.output("load", "--input", saved)
+
+
+@pytest.mark.peer
+@pytest.mark.needs("podman")
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+def test_podmans_archives(store: ImageStore, podman: Podman, saved: Path, tmp_path: Path, kind: str) -> None:
+    podman.output("load", "--input", saved)
+    podman.output("save", "--format", kind, "--output", tmp_path / "podman.tar", "localhost/x:1")
+    (image,) = ImageStore(tmp_path / "other").load(tmp_path / "podman.tar")
+    assert (image.names, image.diff_ids) == (("localhost/x:1",), store.get("localhost/x:1").diff_ids)
+
+
+def test_two_names_of_one_image(store: ImageStore, saved: Path, tmp_path: Path) -> None:
+    store.tag("localhost/x:1", "localhost/y:2")
+    save(store, tmp_path / "both.tar", "localhost/y:2", "localhost/x:1")
+    with tarfile.open(tmp_path / "both.tar") as tar:
+        (image,) = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
+    assert image["RepoTags"] == ["localhost/y:2", "localhost/x:1"]
+    loaded = ImageStore(tmp_path / "other").load(tmp_path / "both.tar")
+    assert {name for one in loaded for name in one.names} == {"localhost/x:1", "localhost/y:2"}
 
 
 @pytest.mark.needs("skopeo")
@@ -150,11 +176,70 @@ def test_a_docker_archive_that_reaches_out(store: ImageStore, tmp_path: Path) ->
 
 
 def test_saving_where_it_cannot_be(store: ImageStore, saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"cannot save to .*: No such file"):
-        store.save("localhost/x:1", tmp_path / "none/x.tar")
+    with pytest.raises(ImageError, match=r"cannot write .*/none/x.tar: No such file"):
+        save(store, tmp_path / "none/x.tar")
     with pytest.raises(NotFound):
-        store.save("localhost/other", tmp_path / "x.tar")
+        save(store, tmp_path / "x.tar", "localhost/other")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["layout", "saved.tar", "store"]
+
+
+def test_saving_what_has_lost_a_blob(store: ImageStore, saved: Path, tmp_path: Path) -> None:
+    for blob in (store.root / "blobs/sha256").iterdir():
+        if blob.read_bytes()[:2] == b"\x1f\x8b":
+            blob.unlink()
+    with pytest.raises(ImageError, match="see minirt image fsck"):
+        save(store, tmp_path / "x.tar")
     assert not (tmp_path / "x.tar").exists()
+
+
+@pytest.mark.peer
+@pytest.mark.needs("docker", "podman", "skopeo", "umoci")
+def test_several_images_in_one_archive(
+    minirt: Minirt, layout: Layout, dockerd: Dockerd, podman: Podman, tmp_path: Path
+) -> None:
+    """What they share is in it once; docker and podman load all of it, skopeo and umoci the one that is asked for."""
+    for name, layers in (("localhost/one:1", LAYERS[:1]), ("localhost/two:2", LAYERS)):
+        layout.tag(layout.image(layers, Cmd=[name]), name)
+    minirt.output("image", "load", "-q", layout.top)
+    archive = tmp_path / "both.tar"
+    minirt.output("image", "save", "-o", archive, "localhost/one:1", "localhost/two:2")
+    with tarfile.open(archive) as tar:
+        names = tar.getnames()
+    assert len(names) == len(set(names)) == 3 + 2 * 2 + 2
+    assert dockerd.output("load", "--input", archive).count("Loaded image") == 2
+    told = podman.output("load", "--input", archive)
+    assert ("localhost/one:1" in told, "localhost/two:2" in told) == (True, True)
+    config = output("skopeo", "inspect", "--config", f"docker-archive:{archive}:localhost/two:2")
+    assert json.loads(config)["config"]["Cmd"] == ["localhost/two:2"]
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    output("tar", "-xf", archive, "-C", unpacked)
+    assert len(output("umoci", "list", "--layout", unpacked).splitlines()) == 2
+
+
+def test_stdin_and_stdout(minirt: Minirt, layout: Layout, tmp_path: Path) -> None:
+    """As in ``docker save x | ssh … docker load``, where nothing can be sought in."""
+    layout.tag(layout.image(LAYERS), "localhost/x:1")
+    minirt.output("image", "load", "-q", layout.top)
+    other = Minirt(tmp_path / "other", minirt.state)
+    with subprocess.Popen(
+        [COMMAND, "image", "save", "localhost/x:1"], env=minirt.env, stdout=subprocess.PIPE
+    ) as saving:
+        loading = subprocess.run(
+            [COMMAND, "image", "load", "-q"],
+            env=other.env,
+            stdin=saving.stdout,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert loading.stdout == "Loaded image: localhost/x:1\n"
+    assert ImageStore(other.root).get("localhost/x:1") == ImageStore(minirt.root).get("localhost/x:1")
+    assert os.listdir(other.root / "tmp") == [".lock"]
+    garbage = other("image", "load", "-", stdin="x" * 9999)
+    assert garbage.returncode == 125
+    assert "see docker save, skopeo copy, minirt image save" in garbage.stderr
+    assert os.listdir(other.root / "tmp") == [".lock"]
 
 
 @pytest.fixture

@@ -342,7 +342,7 @@ def test_killed_while_it_unpacks(served: Layout, tmp_path: Path, nth: int) -> No
     lowers = Snapshots(store.root).prepare("c", image).lowers
     assert [sorted(facts(lower)) for lower in lowers] == [[".", f"file{count}"] for count in (2, 1, 0)]
     assert os.listdir(store.root / "tmp") == [".lock"]
-    store.remove(image.id)
+    store.remove(image.id, force=True)
     Snapshots(store.root).remove("c")
     assert os.listdir(store.root / "blobs/sha256") == []
     assert os.listdir(store.root / "snapshots") == ["containers"]

@@ -1,15 +1,18 @@
 """Layers that mean harm: each is refused with the name of its entry, writes nothing outside, and leaves nothing."""
 
+import contextlib
 import os
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from minirt.errors import HostileLayer, ImageError
-from minirt.images.tar import BLOCK
+from minirt.images.tar import BLOCK, MOST_ENTRIES
 from minirt.images.unpack import unpack
-from tests.integration.images.making import digest, directory, entry, hardlink, layer, symlink
+from tests.integration.images.making import compressed, digest, directory, entry, hardlink, layer, symlink
 
 pytestmark = pytest.mark.root
 Entry = tuple[tarfile.TarInfo, bytes]
@@ -58,12 +61,12 @@ def work(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def refuse(work: Path, plain: bytes, kind: type[ImageError], *words: str) -> None:
+def refuse(work: Path, blob: bytes, kind: type[ImageError], *words: str) -> None:
     """Unpack, which must fail with ``kind`` and these words, and leave all as it was."""
-    (work / "blob").write_bytes(plain)
+    (work / "blob").write_bytes(blob)
     descriptors = len(os.listdir("/proc/self/fd"))
     with pytest.raises(kind) as caught:
-        unpack(work / "blob", work / "fs", digest(plain))
+        unpack(work / "blob", work / "fs", digest(blob))
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert sorted(os.listdir(work)) == ["blob", "outside"]
     assert os.listdir(work / "outside") == ["kept"]
@@ -108,10 +111,11 @@ def damaged(plain: bytes, at: int, replacement: bytes, *, mend_checksum: bool = 
     ("at", "value", "why"),
     [
         (124, b"\xff" * 12, "size -1"),
-        (124, b"\x80" + b"\x7f" * 11, "cut short"),
+        (124, b"\x80" + b"\x7f" * 11, "holds more than"),
         (124, b"-0000000010\0", "no number"),
         (124, b"0x000000010\0", "no number"),
-        (124, b"77777777777\0", "cut short"),
+        (124, b"77777777777\0", "holds more than"),
+        (124, b"00007777777\0", "cut short"),
         (108, b"\xff" * 8, "owner -1"),
         (108, b"\x80\0\0\0\xff\xff\xff\xff", "owner 4294967295"),
         (136, b"\x80" + b"\x7f" * 11, "time"),
@@ -187,3 +191,88 @@ def test_a_tree_deeper_than_recursion_and_paths_go(work: Path) -> None:
     step = "d/" * 1900
     entries = [entry(step + "f"), symlink("s", step.rstrip("/")), entry("s/" + step + "f")]
     refuse(work, layer(*entries, entry("../outside/f")), HostileLayer, "../outside/f")
+
+
+def test_a_bomb_is_not_let_off(work: Path) -> None:
+    """A file that says it has a terabyte is refused by its header; zeros without end, where they pass the bound."""
+    header = damaged(layer(entry("bomb")), 124, b"\x80\0\0\0\0\0\1\0\0\0\0\0")[:BLOCK]
+    refuse(work, zstandard.compress(header + bytes(1 << 20)), HostileLayer, "entry 'bomb'", "holds more than")
+    zeros = zstandard.ZstdCompressor().compressobj()
+    pieces = [zeros.compress(layer(entry("small", b"x"))[: 2 * BLOCK] + bytes(2 * BLOCK))]
+    pieces += [zeros.compress(bytes(1 << 20)) for _ in range(1025)]
+    refuse(work, b"".join([*pieces, zeros.flush()]), HostileLayer, "holds more than 1073741824 bytes")
+
+
+def test_an_honest_layer_that_compresses_well(work: Path) -> None:
+    blob = zstandard.compress(layer(entry("zeros", bytes(50 << 20))))
+    (work / "blob").write_bytes(blob)
+    unpack(work / "blob", work / "fs", digest(zstandard.decompress(blob)))
+    assert (work / "fs/zeros").stat().st_size == 50 << 20
+
+
+def test_a_million_entries(work: Path) -> None:
+    """Here of the kind that unpacking passes over: their number alone is refused."""
+    many = layer(entry(".wh..wh.x"))[:BLOCK] * (MOST_ENTRIES + 1)
+    refuse(work, zstandard.compress(many), HostileLayer, "entry '.wh..wh.x'", "more than 1048576 entries")
+
+
+@pytest.mark.parametrize("size", [(1 << 40) + 1, 1 << 62, 1 << 80])
+def test_a_giant_sparse_file(work: Path, size: int) -> None:
+    headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(size)}
+    refuse(work, layer(entry("giant", b"x", pax_headers=headers)), ImageError, "'giant' is a sparse file of")
+
+
+@pytest.mark.parametrize("loop", ["self", "pair", "parent"])
+def test_loops(work: Path, loop: str) -> None:
+    entries = {
+        "self": [hardlink("h", "h")],
+        "pair": [symlink("a", "b"), symlink("b", "a"), hardlink("h", "a/x")],
+        "parent": [directory("d"), symlink("d/up", "."), entry("d/" + "up/" * 50 + "f")],
+    }[loop]
+    refuse(work, layer(*entries), HostileLayer, f"entry '{entries[-1][0].name}'")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.REGTYPE])
+def test_names_with_nul(work: Path, kind: bytes) -> None:
+    """Only PAX could carry one; in a header's own field the name ends there."""
+    record = b"linkpath=a\0b\n" if kind != tarfile.REGTYPE else b"path=a\0b\n"
+    length = len(record) + 3
+    plain = layer(entry("pax", b"%d " % length + record))
+    extension = damaged(plain, 156, b"x")[: 2 * BLOCK]
+    refuse(work, extension + layer(entry("f", type=kind, linkname="x")), ImageError, "is no name")
+
+
+def test_a_huge_gnu_long_name(work: Path) -> None:
+    plain = layer(entry("n" * (1 << 20), b"x"), format=tarfile.GNU_FORMAT)
+    refuse(work, plain, ImageError, "an extension of")
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
+def test_a_compressed_stream_cut_short(work: Path, how: str, part: float) -> None:
+    whole = compressed(layer(entry("a", os.urandom(100_000)), entry("b", os.urandom(100_000))), how)
+    refuse(work, whole[: int(len(whole) * part)], ImageError)
+
+
+def test_somebody_swaps_directories_meanwhile(work: Path) -> None:
+    """A race that cannot be in real life, for the tree is root's own: even so nothing is written outside."""
+    target, over = work / "fs", threading.Event()
+    plain = layer(*(entry(f"d/{number}", b"!") for number in range(3000)))
+    (work / "blob").write_bytes(plain)
+
+    def swap() -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                (target / "d").rename(target / "old")
+                (target / "d").symlink_to(work / "outside")
+            with contextlib.suppress(OSError):
+                (target / "d").unlink()
+                (target / "old").rename(target / "d")
+
+    racer = threading.Thread(target=swap)
+    racer.start()
+    with contextlib.suppress(ImageError):
+        unpack(work / "blob", target, digest(plain))
+    over.set()
+    racer.join()
+    assert os.listdir(work / "outside") == ["kept"]

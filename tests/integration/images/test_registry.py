@@ -90,7 +90,12 @@ def test_layers_are_shared(push: Push, store: ImageStore, layout: Layout) -> Non
     seen: list[Progress] = []
     store.pull(second, progress=seen.append)
     assert base.stat().st_ino == inode
-    assert [one.state for one in seen if one.total > 1000] == ["present", "unpacking", "done"]
+    assert [one.state for one in seen if one.total > 1000] == [
+        "waiting",
+        "present",
+        "unpacking",
+        "done",
+    ]
     assert len(os.listdir(store.root / "snapshots")) == 3
     store.remove(first)
     assert base.exists()

@@ -1,5 +1,6 @@
 """A tree on disk as plain facts, for comparing one with another."""
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -9,6 +10,8 @@ from minirt.images.snapshots import Overlay
 from minirt.linux import mount
 
 IGNORED = ("trusted.overlay.origin", "trusted.overlay.impure", "trusted.overlay.uuid", "security.selinux")
+
+LONG_BYTES = 1 << 16
 
 
 def facts(top: Path) -> dict[str, dict[str, Any]]:
@@ -31,12 +34,19 @@ def _facts(path: Path, name: str, inodes: dict[int, str]) -> dict[str, Any]:
         "mode": oct(info.st_mode),
         "owner": (info.st_uid, info.st_gid),
         "mtime_ns": info.st_mtime_ns,
-        "content": path.read_bytes() if path.is_file() and not path.is_symlink() else b"",
+        "size": info.st_size if stat.S_ISREG(info.st_mode) else 0,
+        "content": _content(path) if stat.S_ISREG(info.st_mode) else b"",
         "target": os.readlink(path) if path.is_symlink() else "",
         "device": info.st_rdev if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode) else 0,
         "first_link": inodes.setdefault(info.st_ino, name) if not path.is_dir() or path.is_symlink() else "",
         "xattrs": {key: os.getxattr(path, key, follow_symlinks=False) for key in sorted(keys)},
     }
+
+
+def _content(path: Path) -> bytes:
+    """Return what is in a file, or its digest where that is long."""
+    data = path.read_bytes()
+    return data if len(data) < LONG_BYTES else hashlib.sha256(data).digest()
 
 
 class Mounted:
