@@ -1,7 +1,5 @@
 """An image from a root file system: a tar archive or a directory becomes its one layer."""
 
-import os
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
@@ -10,11 +8,10 @@ from minirt.errors import InvalidInput
 from minirt.images.catalog import Record
 from minirt.images.image import ImageConfig, Platform
 from minirt.images.install import Installation, NoSource
+from minirt.images.layer import pack
 from minirt.images.make import make_config, make_manifest, store_layer
 from minirt.images.manifest import Descriptor
 from minirt.images.stream import Stream, is_compressed
-from minirt.images.tar import XATTR
-from minirt.images.tree import NOT_OURS_TO_SET
 from minirt.images.workspace import Workspace
 
 PIECE_BYTES = 1 << 20
@@ -67,32 +64,8 @@ def _compress(stream: Stream, target: Path) -> None:
 
 
 def _packed(directory: Path, job: Workspace) -> Path:
-    """Return a tar archive of a directory's content, in the order of its names."""
+    """Return a tar archive of a directory's content."""
     archive = job.path / "directory.tar"
-    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
-        _add(tar, directory, ".")
-        for where, directories, files in os.walk(directory):
-            directories.sort()
-            for name in sorted((*directories, *files)):
-                path = Path(where, name)
-                _add(tar, path, str(path.relative_to(directory)))
+    with archive.open("wb") as out:
+        pack(directory, out, overlay=False)
     return archive
-
-
-def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
-    """Add one file with its xattrs and its time to the nanosecond. Sockets are left out: tar has none."""
-    info = cast("tarfile.TarInfo | None", tar.gettarinfo(path, name))
-    if info is None:
-        return
-    seconds, nanoseconds = divmod(os.lstat(path).st_mtime_ns, 10**9)
-    headers = {"mtime": f"{seconds}.{nanoseconds:09}"}
-    for key in os.listxattr(path, follow_symlinks=False):
-        if not key.startswith(NOT_OURS_TO_SET):
-            value = os.getxattr(path, key, follow_symlinks=False)
-            headers[XATTR + key] = value.decode(errors="surrogateescape")
-    info.pax_headers, info.uname, info.gname = headers, "", ""
-    if info.isreg():
-        with path.open("rb") as content:
-            tar.addfile(info, content)
-    else:
-        tar.addfile(info)
