@@ -99,5 +99,6 @@ def _tell(error: Exception) -> int:
         remedy = "" if os.geteuid() == 0 else " (namespaces, mounts and cgroups need root: try sudo)"
         click.echo(f"minirt: cannot open {error.filename}: permission denied{remedy}", err=True)
         return 125
-    click.echo(f"minirt: {error}", err=True)
+    shown = error.shown if isinstance(error, MinirtError) else ""
+    click.echo("\n".join(filter(None, (f"minirt: {error}", shown))), err=True)
     return error.exit_code if isinstance(error, MinirtError) else 125
