@@ -5,6 +5,7 @@
         logs/                               container logs, in the CRI's line format
         volumes/<pod uid>/<volume>          emptyDir volumes on disk
         seccomp/                            the node's own seccomp profiles, put there by its owner
+    /etc/minirt/certs.d/<host>/hosts.toml   how a registry is reached, by its administrator
     /run/minirt/                does not: every state file carries the boot id, and another boot's is stale
         sandboxes/<id>/     sandbox.json  shim.sock  ns/{net,ipc,uts,pid}  shm/  hosts  resolv.conf  journal.ndjson
         containers/<id>/    container.json  status.json  config.json  rootfs/
@@ -55,6 +56,15 @@ def profiles_dir() -> Path:
 def logs_dir() -> Path:
     """Return the directory that holds container logs."""
     return data_root() / "logs"
+
+
+def registry_settings() -> list[Path]:
+    """Return the directories of registries' settings (images/hosts.py), in the order in which they are looked into.
+
+    ``MINIRT_REGISTRIES`` names others in their place, with ":" between them.
+    """
+    usual = "/etc/minirt/certs.d:/etc/containerd/certs.d:/etc/docker/certs.d"
+    return [Path(one) for one in os.environ.get("MINIRT_REGISTRIES", usual).split(":") if one]
 
 
 def volumes_dir(pod_uid: str) -> Path:

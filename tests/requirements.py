@@ -59,6 +59,8 @@ PROBES: dict[str, Callable[[], Reason]] = {
     "registry": no_program("docker-registry"),
     "skopeo": no_program("skopeo"),
     "umoci": no_program("umoci"),
+    "openssl": no_program("openssl"),
+    "perl": no_program("perl"),
     "strace": no_program("strace"),
     "gcc": no_program("gcc"),
     "busybox": no_program("busybox"),

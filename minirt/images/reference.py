@@ -85,6 +85,12 @@ class Reference(Struct, frozen=True):
         return f"{self.name}{tag}{digest}"
 
 
+def checked_registry(text: str) -> str:
+    """Return a registry's host as references have it. Raises InvalidInput: it is none."""
+    _expect(text, _HOST, text, 0, "a registry is a host name or address, and perhaps a port")
+    return DEFAULT_REGISTRY if text in ("index.docker.io", "registry-1.docker.io") else text
+
+
 def _split_host(text: str) -> tuple[str, str, int]:
     """Return (host or "", the rest, where the rest begins)."""
     first, slash, rest = text.partition("/")

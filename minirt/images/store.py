@@ -9,6 +9,7 @@
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minirt import paths
 from minirt.errors import Conflict, InvalidInput, NotFound
@@ -20,6 +21,9 @@ from minirt.images.progress import Progress, Report
 from minirt.images.reference import Reference
 from minirt.images.snapshots import Overlay, Snapshots
 from minirt.images.workspace import workspace
+
+if TYPE_CHECKING:
+    from minirt.images.credentials import Credentials
 
 __all__ = ["Image", "ImageConfig", "ImageStore", "Overlay", "Platform", "Progress", "Reference", "Snapshots"]
 
@@ -42,30 +46,73 @@ class ImageStore:
         *,
         platform: str | None = None,
         plain_http: bool | None = None,
-        credentials: tuple[str, str] | None = None,
+        credentials: "Credentials | None" = None,
         progress: Report | None = None,
     ) -> Image:
         """Fetch an image from its registry, unpack it, and give it its name.
 
-        ``plain_http`` None means: only to a loopback address. ``progress`` may be called from other threads, one
-        call at a time.
+        ``plain_http`` None means: only to a loopback address; ``credentials`` None: those of the user's files.
+        ``progress`` may be called from other threads, one call at a time.
 
         Raises:
             InvalidInput: ``name`` or ``platform`` is none.
             NotFound: the registry has no such repository or tag.
             ImageError: RegistryError, DigestMismatch, HostileLayer, disk full.
         """
-        from minirt.images.auth import Credentials
         from minirt.images.pull import pull
         from minirt.images.registry import Registry
 
         reference = Reference.parse(name)
         wanted = Platform.parse(platform) if platform else None
-        login = Credentials(*credentials) if credentials else None
-        registry = Registry(reference.registry, plain_http=plain_http, credentials=login)
+        registry = Registry(reference.registry, plain_http=plain_http, credentials=credentials)
         try:
             with workspace(self.root) as job:
                 return self._record(pull(reference, wanted, registry, job, progress))
+        finally:
+            registry.close()
+
+    def pull_others(self, name: str, *, plain_http: bool | None = None, progress: Report | None = None) -> Images:
+        """Fetch the images that an index has for other platforms than this machine's; each is known by its digest.
+
+        Raises:
+            InvalidInput, NotFound, ImageError: as ``pull`` does.
+        """
+        from minirt.images.pull import platforms
+        from minirt.images.registry import Registry
+
+        reference = Reference.parse(name)
+        registry = Registry(reference.registry, plain_http=plain_http)
+        try:
+            found = platforms(reference, registry)
+        finally:
+            registry.close()
+        others = [digest for platform, digest in found.items() if not Platform.host().runs(platform)]
+        return [self.pull(f"{reference.name}@{digest}", plain_http=plain_http, progress=progress) for digest in others]
+
+    def push(
+        self,
+        name: str,
+        target: str = "",
+        *,
+        plain_http: bool | None = None,
+        credentials: "Credentials | None" = None,
+        progress: Report | None = None,
+    ) -> str:
+        """Give an image to the registry of its name, or of ``target``; return its manifest's digest there.
+
+        Raises:
+            NotFound: there is no such image.
+            InvalidInput: ``target`` is no name, or has a digest.
+            ImageError: RegistryError; a blob is missing.
+        """
+        from minirt.images.push import push
+        from minirt.images.registry import Registry
+
+        record, _ = _find(self._catalog.records(), name)
+        reference = _taggable(target or name)
+        registry = Registry(reference.registry, plain_http=plain_http, credentials=credentials)
+        try:
+            return push(self._blobs, record.manifest, reference, registry, [*record.digests, *record.names], progress)
         finally:
             registry.close()
 

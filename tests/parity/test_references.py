@@ -1,6 +1,6 @@
 """Which names docker takes and which it does not: minirt takes the same ones.
 
-Debian's docker and skopeo have an older grammar than distribution/reference 0.6, which containerd and newer dockers have: no
+Debian's docker and skopeo have an older grammar than distribution/reference 0.6, which containerd has: no
 IPv6, no capitals in a host without a dot, 255 characters for host and repository together.
 """
 
