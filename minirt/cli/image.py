@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minirt.cli import registry
+from minirt.cli import build, registry
 from minirt.cli.containers import age, table
 from minirt.errors import InvalidInput, MinirtError
 
@@ -21,7 +21,7 @@ def image() -> None:
     """Pull, import, list and remove images."""
 
 
-for command in (registry.push, registry.tags, registry.referrers):
+for command in (build.build, registry.push, registry.tags, registry.referrers):
     image.add_command(command)
 
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "rm": ("minirt.cli.containers:rm", "Remove containers."),
     "inspect": ("minirt.cli.containers:inspect", "Show everything about containers, as JSON."),
     "image": ("minirt.cli.image:image", "Pull, import, list and remove images."),
+    "build": ("minirt.cli.build:build", "Build an image from a Dockerfile."),
     "login": ("minirt.cli.registry:login", "Log in to a registry."),
     "logout": ("minirt.cli.registry:logout", "Forget a registry's password."),
     "explain": ("minirt.cli.explain:explain", "Show, step by step, how a pod or container was made."),

@@ -20,10 +20,13 @@ from minirt.images.image import Image, ImageConfig, Platform
 from minirt.images.progress import Progress, Report
 from minirt.images.reference import Reference
 from minirt.images.snapshots import Overlay, Snapshots
-from minirt.images.workspace import workspace
+from minirt.images.workspace import Workspace, workspace
 
 if TYPE_CHECKING:
     from minirt.images.credentials import Credentials
+    from minirt.images.manifest import Descriptor
+
+    Descriptors = list[Descriptor]
 
 __all__ = ["Image", "ImageConfig", "ImageStore", "Overlay", "Platform", "Progress", "Reference", "Snapshots"]
 
@@ -164,6 +167,26 @@ class ImageStore:
             record = import_rootfs(source, config or ImageConfig(), wanted, job)
             record.names = [str(reference)]
             return self._record(record)
+
+    def add(self, config: bytes, layers: "Descriptors", names: Lines, job: Workspace) -> Image:
+        """Make an image of a config and layers that ``job`` has stored.
+
+        Raises:
+            InvalidInput: one of ``names`` is none, or has a digest. ImageError: config and layers do not fit.
+        """
+        from minirt.images.install import Installation, NoSource
+        from minirt.images.make import make_manifest
+
+        tagged = [str(_taggable(name)) for name in names]
+        record = Installation(job, NoSource()).run(make_manifest(config, layers, job), tagged[0] if tagged else "it")
+        record.names = tagged
+        return self._record(record)
+
+    def layers(self, name_or_id: str) -> "Descriptors":
+        """Return the layers of an image as they are stored, the bottom one first. Raises as ``get`` does."""
+        record, _ = _find(self._catalog.records(), name_or_id)
+        found = manifest.read(self._blobs.read(record.manifest), record.id)
+        return found.layers if isinstance(found, manifest.Manifest) else []
 
     def load(self, archive: Path, *, progress: Report | None = None) -> Images:
         """Add the images of a docker archive, an OCI archive, or an OCI layout directory.
