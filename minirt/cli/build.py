@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from minirt.images.image import Image
     from minirt.images.snapshots import Overlay
     from minirt.shim.zygote import Zygote
+
+ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
+"""What ends a build."""
 
 
 @click.command()
@@ -154,6 +158,14 @@ class _Containers:
         from minirt.engine import containers
         from minirt.shim import protocol
 
+        ended_by: list[int] = []
+
+        def end_command(number: int) -> None:
+            """Have the command end with us: a shell that is a container's first process takes no notice of SIGINT."""
+            if number in ENDING:
+                ended_by.append(number)
+                containers.kill(record, signal.SIGKILL)
+
         outputs, ends = output_pipes(False)
         shim.call_with_fds(protocol.Attach(container=record.id, once=True), ends)
         for end in ends:
@@ -165,10 +177,12 @@ class _Containers:
             -1,
             terminal=False,
             stdin=False,
-            send_signal=lambda number: containers.kill(record, number),
+            send_signal=end_command,
         )
         shim.call(protocol.Start(container=record.id))
         flush_own()
         outcome = streams.run(shim.send(protocol.Wait(container=record.id, caretaker=True)))
+        if ended_by:
+            raise SystemExit(128 + ended_by[0])
         code: int = outcome["exit_code"]
         return code

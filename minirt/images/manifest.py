@@ -168,6 +168,9 @@ def choose(index: Index, wanted: Platform, what: str) -> Descriptor:
     """
     offered = [(entry, platform_of(entry)) for entry in index.manifests]
     matching = [entry for entry, platform in offered if platform and wanted.runs(platform)]
+    inner = [entry for entry, platform in offered if not platform and entry.media_type in INDEXES]
+    if not matching and len(inner) == 1:
+        return inner[0]  # an index around another, which says more
     if not matching:
         names = ", ".join(sorted({str(platform) for _, platform in offered if platform and platform.os != "unknown"}))
         raise ImageError(f"use {what}", f"it is not there for {wanted}", f"it is for {names or 'no platform at all'}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import tarfile
 from pathlib import Path
@@ -227,6 +228,35 @@ def test_a_command_that_fails(builder: Minirt, context: Context) -> None:
     assert builder("image", "inspect", NAME).returncode == 125
     assert not list((builder.root / "snapshots/containers").glob("*"))
     assert not list((builder.state / "containers").glob("*"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_build_that_is_ended(builder: Minirt, context: Context, number: int, code: int) -> None:
+    context.dockerfile("FROM localhost/busybox\nRUN echo made > /made\nRUN echo begun; sleep 1000\n")
+    with builder.start("build", "--network", "none", context.top) as building:
+        assert building.stderr
+        while "begun" not in (line := building.stderr.readline()):
+            assert line, "it ended"
+        building.send_signal(number)
+        assert building.wait(20) == code
+    assert not list((builder.root / "snapshots/containers").glob("*"))
+    assert not list((builder.state / "containers").glob("*"))
+    context.dockerfile("FROM localhost/busybox\nRUN echo made > /made\n")
+    assert "Using cache" in build(builder, context), "what was made before is still there"
+
+
+def test_a_build_that_is_killed(builder: Minirt, context: Context) -> None:
+    """system prune finds what it left: a container, its writable layer, a job's files."""
+    context.dockerfile("FROM localhost/busybox\nRUN echo begun; sleep 1000\n")
+    with builder.start("build", "--network", "none", context.top) as building:
+        assert building.stderr
+        while "begun" not in (line := building.stderr.readline()):
+            assert line, "it ended"
+        building.kill()
+    builder.output("system", "prune")
+    for container in builder.output("ps", "-aq").split():
+        builder.output("rm", "-f", container)
+    assert not list((builder.root / "snapshots/containers").glob("*"))
 
 
 @pytest.mark.parametrize(

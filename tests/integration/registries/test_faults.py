@@ -12,6 +12,7 @@ from minirt.images import endpoint
 from minirt.images.credentials import Credentials
 from minirt.images.store import ImageStore
 from tests.integration.images.making import Layout, entry, layer
+from tests.integration.images.serving import Server
 from tests.integration.registries.conftest import NAME
 from tests.peers.daemon import output
 from tests.peers.faults import Asked, Choice, Fault, Proxy
@@ -166,3 +167,15 @@ def test_all_platforms(registry: Registry, tmp_path: Path) -> None:
     assert len({str(one.platform) for one in (*others, mine)}) == 3
     assert all(not one.names and one.digests for one in others)
     assert fresh.get(name) == mine
+
+
+def test_an_index_in_an_index(tmp_path: Path) -> None:
+    """The outer one says nothing of platforms; the inner one does."""
+    (tmp_path / "layout").mkdir()
+    layout = Layout(tmp_path / "layout")
+    inner = layout.index(*(layout.image([layer(entry(arch))], arch=arch) for arch in ("arm64", "amd64")))
+    layout.tag(layout.index(inner), "v1")
+    with Server(layout) as server:
+        fresh = ImageStore(tmp_path / "fresh")
+        assert fresh.pull(f"{server.host}/nested:v1").platform.architecture == "amd64"
+        assert fresh.pull(f"{server.host}/nested:v1", platform="linux/arm64").platform.architecture == "arm64"
