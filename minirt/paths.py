@@ -5,7 +5,9 @@
         logs/                               container logs, in the CRI's line format
         volumes/<pod uid>/<volume>          emptyDir volumes on disk
         seccomp/                            the node's own seccomp profiles, put there by its owner
-    /etc/minirt/certs.d/<host>/hosts.toml   how a registry is reached, by its administrator
+    /etc/minirt/                put there by the node's owner
+        certs.d/<host>/hosts.toml           how a registry is reached
+        secrets/<namespace>/<name>.yaml     pull secrets
     /run/minirt/                does not: every state file carries the boot id, and another boot's is stale
         sandboxes/<id>/     sandbox.json  shim.sock  ns/{net,ipc,uts,pid}  shm/  hosts  resolv.conf  journal.ndjson
         containers/<id>/    container.json  status.json  config.json  rootfs/
@@ -65,6 +67,11 @@ def registry_settings() -> list[Path]:
     """
     usual = "/etc/minirt/certs.d:/etc/containerd/certs.d:/etc/docker/certs.d"
     return [Path(one) for one in os.environ.get("MINIRT_REGISTRIES", usual).split(":") if one]
+
+
+def secrets_dir() -> Path:
+    """Return the directory of pull secrets (kubelet/secrets.py), put there by the node's owner."""
+    return Path(os.environ.get("MINIRT_SECRETS", "/etc/minirt/secrets"))
 
 
 def volumes_dir(pod_uid: str) -> Path:

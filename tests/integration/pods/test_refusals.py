@@ -89,7 +89,6 @@ OF_POD = {
     "nodeSelector": {"disk": "ssd"},
     "hostUsers": False,
     "ephemeralContainers": [],
-    "imagePullSecrets": [{"name": "x"}],
 }
 
 
