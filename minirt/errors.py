@@ -29,6 +29,8 @@ class MinirtError(Exception):
     """An error with its remedy: ``cannot <what>: <why> (<do>)``."""
 
     exit_code: ClassVar[int] = 125
+    shown: str = ""
+    """Lines that the command line shows below the message: where in the user's words the fault is."""
 
     def __init__(self, what: str, why: str, do: str = "") -> None:
         super().__init__(what, why, do)

@@ -5,6 +5,9 @@
         logs/                               container logs, in the CRI's line format
         volumes/<pod uid>/<volume>          emptyDir volumes on disk
         seccomp/                            the node's own seccomp profiles, put there by its owner
+    /etc/minirt/                put there by the node's owner
+        certs.d/<host>/hosts.toml           how a registry is reached
+        secrets/<namespace>/<name>.yaml     pull secrets
     /run/minirt/                does not: every state file carries the boot id, and another boot's is stale
         sandboxes/<id>/     sandbox.json  shim.sock  ns/{net,ipc,uts,pid}  shm/  hosts  resolv.conf  journal.ndjson
         containers/<id>/    container.json  status.json  config.json  rootfs/
@@ -68,6 +71,20 @@ def profiles_dir() -> "Path":
 def logs_dir() -> "Path":
     """Return the directory that holds container logs."""
     return data_root() / "logs"
+
+
+def registry_settings() -> "list[Path]":
+    """Return the directories of registries' settings (images/hosts.py), in the order in which they are looked into.
+
+    ``MINIRT_REGISTRIES`` names others in their place, with ":" between them.
+    """
+    usual = "/etc/minirt/certs.d:/etc/containerd/certs.d:/etc/docker/certs.d"
+    return [_path(one) for one in os.environ.get("MINIRT_REGISTRIES", usual).split(":") if one]
+
+
+def secrets_dir() -> "Path":
+    """Return the directory of pull secrets (kubelet/secrets.py), put there by the node's owner."""
+    return _path(os.environ.get("MINIRT_SECRETS", "/etc/minirt/secrets"))
 
 
 def volumes_dir(pod_uid: str) -> "Path":

@@ -60,6 +60,8 @@ PROBES: dict[str, Callable[[], Reason]] = {
     "skopeo": no_program("skopeo"),
     "umoci": no_program("umoci"),
     "mmdebstrap": no_program("mmdebstrap"),
+    "openssl": no_program("openssl"),
+    "perl": no_program("perl"),
     "strace": no_program("strace"),
     "gcc": no_program("gcc"),
     "busybox": no_program("busybox"),

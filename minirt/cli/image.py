@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minirt.cli import imagecare
+from minirt.cli import build, imagecare, registry
 from minirt.cli.containers import age, table
 from minirt.errors import InvalidInput, MinirtError
 
@@ -21,6 +21,8 @@ def image() -> None:
     """Pull, import, list and remove images."""
 
 
+for command in (build.build, registry.push, registry.tags, registry.referrers):
+    image.add_command(command)
 for command in (imagecare.tag, imagecare.history, imagecare.mount, imagecare.unmount):
     image.add_command(command)
 for command in (imagecare.prune, imagecare.gc, imagecare.fsck):
@@ -30,15 +32,20 @@ for command in (imagecare.prune, imagecare.gc, imagecare.fsck):
 @image.command()
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Another platform than this machine's.")
-@click.option("--plain-http", is_flag=True, default=None, help="Use HTTP (a registry on loopback is used so anyway).")
+@click.option("--all-platforms", is_flag=True, help="Each platform's image; the name is this machine's.")
+@registry.PLAIN
 @click.argument("reference")
-def pull(reference: str, quiet: bool, platform: str | None, plain_http: bool | None) -> None:
+def pull(reference: str, quiet: bool, platform: str | None, all_platforms: bool, plain_http: bool | None) -> None:
     """Fetch an image from its registry and unpack it."""
     from minirt.cli.pullprogress import showing
     from minirt.images.store import ImageStore, Reference
 
+    if platform and all_platforms:
+        raise InvalidInput(f"pull {reference}", "--platform and --all-platforms do not go together", "leave one out")
     name = str(Reference.parse(reference))
     with showing(name, quiet=quiet) as report:
+        if all_platforms:
+            ImageStore().pull_others(name, plain_http=plain_http, progress=report)
         found = ImageStore().pull(name, platform=platform, plain_http=plain_http, progress=report)
     if not quiet:
         click.echo(f"Digest: {found.digests[-1].partition('@')[2]}", err=True)

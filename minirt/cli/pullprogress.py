@@ -1,4 +1,4 @@
-"""How a pull is shown: a bar for each layer on a terminal, plain lines elsewhere, always on stderr."""
+"""How a pull or a push is shown: a bar for each layer on a terminal, plain lines elsewhere, always on stderr."""
 
 import contextlib
 import sys
@@ -17,19 +17,23 @@ STATES = {
     "downloaded": "Downloaded",
     "unpacking": "Unpacking",
     "done": "Pull complete",
+    "uploading": "Pushing",
+    "there": "Already there",
+    "mounted": "Mounted",
+    "pushed": "Pushed",
 }
 
 
 @contextlib.contextmanager
-def showing(name: str, *, quiet: bool = False) -> Iterator["Callable[[Progress], None] | None"]:
-    """Show the pull of ``name`` while the block runs; the block gets what to report progress to."""
+def showing(name: str, *, quiet: bool = False, verb: str = "Pulling") -> Iterator["Callable[[Progress], None] | None"]:
+    """Show the pull of ``name`` (or what ``verb`` says) while the block runs, which gets what to report to."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
         with _bars() as report:
             yield report
     else:
-        click.echo(f"Pulling {name}", err=True)
+        click.echo(f"{verb} {name}", err=True)
         yield _lines()
 
 

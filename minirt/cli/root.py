@@ -33,6 +33,9 @@ COMMANDS = {
     "export": ("minirt.cli.commit:export", "Write a container's file system as a tar archive."),
     "commit": ("minirt.cli.commit:commit", "Make an image of a container."),
     "image": ("minirt.cli.image:image", "Pull, import, list and remove images."),
+    "build": ("minirt.cli.build:build", "Build an image from a Dockerfile."),
+    "login": ("minirt.cli.registry:login", "Log in to a registry."),
+    "logout": ("minirt.cli.registry:logout", "Forget a registry's password."),
     "explain": ("minirt.cli.explain:explain", "Show, step by step, how a pod or container was made."),
     "system": ("minirt.cli.system:system", "Check this machine, and remove what crashes left."),
 }
@@ -102,5 +105,6 @@ def _tell(error: Exception) -> int:
         remedy = "" if os.geteuid() == 0 else " (namespaces, mounts and cgroups need root: try sudo)"
         click.echo(f"minirt: cannot open {error.filename}: permission denied{remedy}", err=True)
         return 125
-    click.echo(f"minirt: {error}", err=True)
+    shown = error.shown if isinstance(error, MinirtError) else ""
+    click.echo("\n".join(filter(None, (f"minirt: {error}", shown))), err=True)
     return error.exit_code if isinstance(error, MinirtError) else 125

@@ -32,12 +32,12 @@ def export(record: ContainerRecord, target: IO[bytes]) -> None:
     Raises:
         NotFound: its layer is gone. StepFailed: it cannot be read, or ``target`` not be written.
     """
-    from minirt.images.pack import pack
+    from minirt.images.layer import pack
     from minirt.images.view import view
 
     overlay, without = _layer(record)
     with raised_as_step(f"export {record.config.name}"), view((overlay.upper, *overlay.lowers)) as merged:
-        pack(merged, target, without=without)
+        pack(merged, target, overlay=False, without=without)
 
 
 def commit(

@@ -189,8 +189,7 @@ class EngineFace:
 
     def PullImage(self, request: cri.PullImageRequest) -> cri.PullImageResponse:
         """Fetch an image."""
-        auth = request.auth
-        credentials = (auth.username, auth.password) if auth.username else None
+        credentials = messages.credentials(request.auth)
         return cri.PullImageResponse(image_ref=ImageStore().pull(request.image.image, credentials=credentials).id)
 
     def ImageStatus(self, request: cri.ImageStatusRequest) -> cri.ImageStatusResponse:

@@ -23,6 +23,7 @@ from minirt.engine.records import (
     Volume,
 )
 from minirt.errors import InvalidInput, Unsupported
+from minirt.images.credentials import Credentials, Entry, of_entry
 from minirt.images.image import Image
 from minirt.oci.spec import Device
 from minirt.security import profile as profiles
@@ -334,3 +335,9 @@ def image(found: Image) -> cri.Image:
     if user.isdigit():
         message.uid.value = int(user)
     return message
+
+
+def credentials(auth: cri.AuthConfig) -> Credentials | None:
+    """Return what a PullImage brings along. Raises InvalidInput: its ``auth`` is not base64 of user:password."""
+    entry = Entry(auth.auth, auth.username, auth.password, auth.identity_token, auth.registry_token)
+    return of_entry(entry, "read the credentials of the call")

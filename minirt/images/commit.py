@@ -8,16 +8,18 @@ import datetime
 import json
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
 
 from minirt.errors import ImageError, InvalidInput
-from minirt.images import manifest, pack
+from minirt.images import manifest
 from minirt.images.blobs import Blobs
 from minirt.images.catalog import Record
 from minirt.images.install import Installation, NoSource
+from minirt.images.layer import pack
 from minirt.images.make import make_manifest
 from minirt.images.manifest import DOCKER_LAYER, OCI_LAYER, Descriptor, Manifest
 from minirt.images.rootfs import store_archive
@@ -65,7 +67,7 @@ def commit(
     archive = job.path / "changes.tar"
     try:
         with archive.open("wb") as file, paused or contextlib.nullcontext():
-            pack.pack(overlay.upper, file, as_layer=True, without=without)
+            pack(Path(overlay.upper), file, overlay=True, without=without)
     except OSError as error:
         raise ImageError("commit the container", error.strerror or str(error), "is the disk full?") from error
     layer, diff_id = store_archive(archive, "the container's changes", job)

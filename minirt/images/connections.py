@@ -4,6 +4,7 @@ Source: urllib3's pool_classes_by_scheme and ConnectionCls, which it documents f
 """
 
 import socket
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
@@ -11,6 +12,9 @@ from weakref import WeakSet
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import make_headers, parse_url
+
+if TYPE_CHECKING:
+    import ssl
 
 AT_MOST = 8
 
@@ -37,16 +41,19 @@ class Connections:
         for connection in list(self._open):
             connection.close()
 
-    def pool(self, base: str, *, direct: bool) -> PoolManager:
-        """Return a pool for ``base``; unless ``direct``, through the proxy that the environment names for it."""
+    def pool(self, base: str, *, direct: bool, context: "ssl.SSLContext | None" = None) -> PoolManager:
+        """Return a pool for ``base``; unless ``direct``, through the proxy that the environment names for it.
+
+        ``context`` says who is trusted; None: the machine's certificate authorities.
+        """
         parts = urlsplit(base)
         proxy = getproxies().get(parts.scheme)
         if direct or not proxy or proxy_bypass(parts.netloc):
-            pool = PoolManager(maxsize=AT_MOST)
+            pool = PoolManager(maxsize=AT_MOST, ssl_context=context)
         else:
             login = parse_url(proxy).auth
             headers = make_headers(proxy_basic_auth=login) if login else None
-            pool = ProxyManager(proxy, maxsize=AT_MOST, proxy_headers=headers)
+            pool = ProxyManager(proxy, maxsize=AT_MOST, proxy_headers=headers, ssl_context=context)
         pool.pool_classes_by_scheme = self._classes()
         return pool
 

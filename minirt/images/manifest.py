@@ -23,6 +23,7 @@ DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+INDEXES = (OCI_INDEX, DOCKER_INDEX)
 READABLE = (OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST)
 _LAYERS = (OCI_LAYER, DOCKER_LAYER, "application/vnd.oci.image.layer.nondistributable.v1.tar")
 
@@ -43,6 +44,7 @@ class Descriptor(Struct, rename="camel", omit_defaults=True):
     size: Annotated[int, msgspec.Meta(ge=0)]
     platform: PlatformField | None = None
     annotations: dict[str, str] | None = None
+    artifact_type: str = ""
 
 
 class Manifest(Struct, rename="camel"):
@@ -164,15 +166,19 @@ def choose(index: Index, wanted: Platform, what: str) -> Descriptor:
     Raises:
         ImageError: there is none; the message says which there are.
     """
-    offered = [(entry, _platform(entry)) for entry in index.manifests]
+    offered = [(entry, platform_of(entry)) for entry in index.manifests]
     matching = [entry for entry, platform in offered if platform and wanted.runs(platform)]
+    inner = [entry for entry, platform in offered if not platform and entry.media_type in INDEXES]
+    if not matching and len(inner) == 1:
+        return inner[0]  # an index around another, which says more
     if not matching:
         names = ", ".join(sorted({str(platform) for _, platform in offered if platform and platform.os != "unknown"}))
         raise ImageError(f"use {what}", f"it is not there for {wanted}", f"it is for {names or 'no platform at all'}")
-    return next((entry for entry in matching if _platform(entry) == wanted), matching[0])
+    return next((entry for entry in matching if platform_of(entry) == wanted), matching[0])
 
 
-def _platform(entry: Descriptor) -> Platform | None:
+def platform_of(entry: Descriptor) -> Platform | None:
+    """Return what an index says of an entry's platform; nested indexes and artifacts have none, mostly."""
     found = entry.platform
     return Platform(found.os, found.architecture, found.variant) if found else None
 

@@ -1,11 +1,13 @@
-"""How far a pull is, as it is told to whoever shows it."""
+"""How far a pull or a push is, as it is told to whoever shows it."""
 
 from collections.abc import Callable
 from typing import Literal
 
 from msgspec import Struct
 
-State = Literal["waiting", "downloading", "present", "downloaded", "unpacking", "done"]
+State = Literal[
+    "waiting", "downloading", "present", "downloaded", "unpacking", "done", "uploading", "there", "mounted", "pushed"
+]
 
 
 class Progress(Struct, frozen=True):

@@ -48,6 +48,26 @@ def pull(
     return record
 
 
+def platforms(reference: Reference, registry: Registry) -> dict[Platform, str]:
+    """Return the digest of each platform's manifest; nothing where the name is not of an index.
+
+    Raises:
+        NotFound, ImageError: as ``pull`` does.
+    """
+    return dict(_platforms(reference, registry, reference.target, DEEPEST_INDEX))
+
+
+def _platforms(reference: Reference, registry: Registry, target: str, deepest: int) -> Iterator[tuple[Platform, str]]:
+    found = manifest.read(registry.manifest(reference.repository, target).data, str(reference))
+    if isinstance(found, Manifest) or not deepest:
+        return
+    for entry in found.manifests:
+        if entry.media_type in manifest.INDEXES:
+            yield from _platforms(reference, registry, entry.digest, deepest - 1)
+        elif (platform := manifest.platform_of(entry)) and platform.os != "unknown":
+            yield platform, entry.digest
+
+
 def _resolve(reference: Reference, platform: Platform, registry: Registry) -> tuple[Document, Document]:
     """Return (what the name stands for, the manifest in it for the platform): the same one without an index."""
     top = document = registry.manifest(reference.repository, reference.target)

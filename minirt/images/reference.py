@@ -19,6 +19,8 @@ from minirt.errors import InvalidInput
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"
 LONGEST_NAME = 255
+LONGEST_SHOWN = 60
+"""How many characters before and after a fault are shown."""
 
 _HOST_PART = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _HOST = re.compile(rf"(?:{_HOST_PART}(?:\.{_HOST_PART})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?")
@@ -45,6 +47,9 @@ class Reference(Struct, frozen=True):
         Raises:
             InvalidInput: it is none; the message points at the first character that cannot be.
         """
+        if _HEX_ID.fullmatch(text):
+            why = "64 hexadecimal digits are an image's id"
+            raise InvalidInput(f"read the image name {text!r}", why, "name it by id")
         rest, at_sign, digest = text.partition("@")
         if at_sign:
             _expect(text, _DIGEST, digest, len(rest) + 1, "a digest is sha256: and 64 hexadecimal digits")
@@ -54,8 +59,9 @@ class Reference(Struct, frozen=True):
             _expect(text, _TAG, tag, start + len(name) + 1, "a tag has letters, digits, '_', '.', '-', at most 128")
         _check_name(text, name, start)
         registry, name = _with_defaults(host, name)
-        if len(registry) + len(name) + 1 > LONGEST_NAME:
-            raise InvalidInput(f"read the image name {text[:40]!r}…", f"it is longer than {LONGEST_NAME} characters")
+        if len(name) > LONGEST_NAME:
+            why = f"its repository is longer than {LONGEST_NAME} characters"
+            raise InvalidInput(f"read the image name {text[:40]!r}…", why)
         return cls(registry, name, tag or (None if digest else DEFAULT_TAG), digest or None)
 
     @property
@@ -79,6 +85,12 @@ class Reference(Struct, frozen=True):
         return f"{self.name}{tag}{digest}"
 
 
+def checked_registry(text: str) -> str:
+    """Return a registry's host as references have it. Raises InvalidInput: it is none."""
+    _expect(text, _HOST, text, 0, "a registry is a host name or address, and perhaps a port")
+    return DEFAULT_REGISTRY if text in ("index.docker.io", "registry-1.docker.io") else text
+
+
 def _split_host(text: str) -> tuple[str, str, int]:
     """Return (host or "", the rest, where the rest begins)."""
     first, slash, rest = text.partition("/")
@@ -94,8 +106,6 @@ def _check_name(text: str, name: str, start: int) -> None:
         "a repository has lower case letters and digits, with '.', '_', '__' or '-' between them, and '/' between parts"
     )
     _expect(text, _REPOSITORY, name, start, why)
-    if start == 0 and _HEX_ID.fullmatch(name):
-        raise InvalidInput(f"read the image name {text!r}", "64 hexadecimal digits are an image's id", "name it by id")
 
 
 def _with_defaults(host: str, name: str) -> tuple[str, str]:
@@ -114,6 +124,17 @@ def _expect(text: str, pattern: re.Pattern[str], part: str, start: int, rule: st
     at = start + taken
     if taken < len(part):
         why = f"character {at + 1}, {text[at]!r}, cannot be there"
+    elif at < len(text):
+        why = f"it ends too soon, before character {at + 1}, {text[at]!r}"
     else:
-        why = f"it ends too soon, after character {at}" if text[:at] else "it is empty"
-    raise InvalidInput(f"read the image name {text!r}", why, rule)
+        why = f"it ends too soon, after character {at}" if text else "it is empty"
+    error = InvalidInput(f"read the image name {text!r}", why, rule)
+    error.shown = _pointed(text, at)
+    raise error
+
+
+def _pointed(text: str, at: int) -> str:
+    """Return the name with a caret under one of its characters; what has no certain width is shown as "?"."""
+    plain = "".join(char if " " <= char <= "~" else "?" for char in text)
+    start = max(0, at - LONGEST_SHOWN)
+    return f"    {plain[start : at + LONGEST_SHOWN]}\n    {' ' * (at - start)}^"

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from minirt.errors import InvalidInput
-from minirt.images import pack
 from minirt.images.catalog import Record
 from minirt.images.image import ImageConfig, Platform
 from minirt.images.install import Installation, NoSource
+from minirt.images.layer import pack
 from minirt.images.make import make_config, make_manifest, store_layer
 from minirt.images.manifest import Descriptor
 from minirt.images.stream import Stream, is_compressed
@@ -46,7 +46,7 @@ def store_archive(archive: Path, what: str, job: Workspace) -> tuple[Descriptor,
 def _packed(directory: Path, job: Workspace) -> Path:
     archive = job.path / "directory.tar"
     with archive.open("wb") as file:
-        pack.pack(directory, file)
+        pack(directory, file, overlay=False)
     return archive
 
 

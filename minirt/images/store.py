@@ -22,14 +22,18 @@ from minirt.images.image import Image, ImageConfig, Platform
 from minirt.images.progress import Progress, Report
 from minirt.images.reference import Reference
 from minirt.images.snapshots import Overlay, Snapshots
-from minirt.images.workspace import workspace
+from minirt.images.workspace import Workspace, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import IO
 
     from minirt.images.commit import Commit, Pausing
+    from minirt.images.credentials import Credentials
     from minirt.images.history import Step
+    from minirt.images.manifest import Descriptor
+
+    Descriptors = list[Descriptor]
 
 __all__ = ["Image", "ImageConfig", "ImageStore", "Overlay", "Platform", "Progress", "Reference", "Snapshots"]
 
@@ -53,30 +57,73 @@ class ImageStore:
         *,
         platform: str | None = None,
         plain_http: bool | None = None,
-        credentials: tuple[str, str] | None = None,
+        credentials: "Credentials | None" = None,
         progress: Report | None = None,
     ) -> Image:
         """Fetch an image from its registry, unpack it, and give it its name.
 
-        ``plain_http`` None means: only to a loopback address. ``progress`` may be called from other threads, one
-        call at a time.
+        ``plain_http`` None means: only to a loopback address; ``credentials`` None: those of the user's files.
+        ``progress`` may be called from other threads, one call at a time.
 
         Raises:
             InvalidInput: ``name`` or ``platform`` is none.
             NotFound: the registry has no such repository or tag.
             ImageError: RegistryError, DigestMismatch, HostileLayer, disk full.
         """
-        from minirt.images.auth import Credentials
         from minirt.images.pull import pull
         from minirt.images.registry import Registry
 
         reference = Reference.parse(name)
         wanted = Platform.parse(platform) if platform else None
-        login = Credentials(*credentials) if credentials else None
-        registry = Registry(reference.registry, plain_http=plain_http, credentials=login)
+        registry = Registry(reference.registry, plain_http=plain_http, credentials=credentials)
         try:
             with workspace(self.root) as job:
                 return self._record(pull(reference, wanted, registry, job, progress))
+        finally:
+            registry.close()
+
+    def pull_others(self, name: str, *, plain_http: bool | None = None, progress: Report | None = None) -> Images:
+        """Fetch the images that an index has for other platforms than this machine's; each is known by its digest.
+
+        Raises:
+            InvalidInput, NotFound, ImageError: as ``pull`` does.
+        """
+        from minirt.images.pull import platforms
+        from minirt.images.registry import Registry
+
+        reference = Reference.parse(name)
+        registry = Registry(reference.registry, plain_http=plain_http)
+        try:
+            found = platforms(reference, registry)
+        finally:
+            registry.close()
+        others = [digest for platform, digest in found.items() if not Platform.host().runs(platform)]
+        return [self.pull(f"{reference.name}@{digest}", plain_http=plain_http, progress=progress) for digest in others]
+
+    def push(
+        self,
+        name: str,
+        target: str = "",
+        *,
+        plain_http: bool | None = None,
+        credentials: "Credentials | None" = None,
+        progress: Report | None = None,
+    ) -> str:
+        """Give an image to the registry of its name, or of ``target``; return its manifest's digest there.
+
+        Raises:
+            NotFound: there is no such image.
+            InvalidInput: ``target`` is no name, or has a digest.
+            ImageError: RegistryError; a blob is missing.
+        """
+        from minirt.images.push import push
+        from minirt.images.registry import Registry
+
+        record, _ = _find(self._catalog.records(), name)
+        reference = _taggable(target or name)
+        registry = Registry(reference.registry, plain_http=plain_http, credentials=credentials)
+        try:
+            return push(self._blobs, record.manifest, reference, registry, [*record.digests, *record.names], progress)
         finally:
             registry.close()
 
@@ -175,6 +222,26 @@ class ImageStore:
             record = commit(base, overlay, without, what, job, paused)
             record.names = names
             return self._record(record)
+
+    def add(self, config: bytes, layers: "Descriptors", names: Lines, job: Workspace) -> Image:
+        """Make an image of a config and layers that ``job`` has stored.
+
+        Raises:
+            InvalidInput: one of ``names`` is none, or has a digest. ImageError: config and layers do not fit.
+        """
+        from minirt.images.install import Installation, NoSource
+        from minirt.images.make import make_manifest
+
+        tagged = [str(_taggable(name)) for name in names]
+        record = Installation(job, NoSource()).run(make_manifest(config, layers, job), tagged[0] if tagged else "it")
+        record.names = tagged
+        return self._record(record)
+
+    def layers(self, name_or_id: str) -> "Descriptors":
+        """Return the layers of an image as they are stored, the bottom one first. Raises as ``get`` does."""
+        record, _ = _find(self._catalog.records(), name_or_id)
+        found = manifest.read(self._blobs.read(record.manifest), record.id)
+        return found.layers if isinstance(found, manifest.Manifest) else []
 
     def load(self, archive: Path, *, progress: Report | None = None) -> Images:
         """Add the images of a docker archive, an OCI archive, or an OCI layout directory.

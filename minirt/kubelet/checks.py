@@ -88,6 +88,13 @@ def _spec(pod: Pod) -> Iterator[Problem]:
         yield from _address(f"spec.dnsConfig.nameservers[{index}]", server)
     for index, alias in enumerate(spec.host_aliases):
         yield from _address(f"spec.hostAliases[{index}].ip", alias.ip)
+    yield from _names(pod)
+
+
+def _names(pod: Pod) -> Iterator[Problem]:
+    for index, secret in enumerate(pod.spec.image_pull_secrets):
+        if not _SUBDOMAIN.fullmatch(secret.name):
+            yield Problem(f"spec.imagePullSecrets[{index}].name", f"{secret.name!r} is not a Secret's name")
     names = Counter(container.name for container in pod.all_containers)
     for container in pod.all_containers:
         if names[container.name] > 1:

@@ -18,6 +18,7 @@ Reason = Literal[
     "Failed",  # something about a container or its image went wrong; it will be tried again
     "FailedMount",
     "FailedCreatePodSandBox",
+    "FailedToRetrieveImagePullSecret",  # the image is pulled without it
     "Killing",
 ]
 

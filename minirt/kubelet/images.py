@@ -18,7 +18,7 @@ from minirt.engine.podface import PodFace
 from minirt.errors import ImageError, MinirtError
 from minirt.kubelet.backoff import Backoff
 from minirt.kubelet.events import Event, Observer
-from minirt.kubelet.manifest import Container, PullPolicy
+from minirt.kubelet.manifest import Container, Pod, PullPolicy
 from minirt.kubelet.requests import PulledImage
 
 Key = tuple[str, str, int]
@@ -35,10 +35,11 @@ class NoImage(Struct, frozen=True):
 class _Pull:
     """A pull under way, or its outcome."""
 
-    def __init__(self, face: PodFace, image: str, done: Callable[[], None]) -> None:
+    def __init__(self, face: PodFace, image: str, auth: cri.AuthConfig | None, done: Callable[[], None]) -> None:
         self.begun_s = time.monotonic()
         self.error: MinirtError | None = None
-        self._face, self._image, self._done = face, image, done
+        self._face, self._done = face, done
+        self._request = cri.PullImageRequest(image=cri.ImageSpec(image=image), auth=auth)
         self._thread = threading.Thread(target=self._run, name=f"pull {image}", daemon=True)
         self._thread.start()
 
@@ -48,7 +49,7 @@ class _Pull:
 
     def _run(self) -> None:
         try:
-            self._face.PullImage(cri.PullImageRequest(image=cri.ImageSpec(image=self._image)))
+            self._face.PullImage(self._request)
         except MinirtError as error:
             self.error = error
         self._done()
@@ -57,8 +58,11 @@ class _Pull:
 class Images:
     """The images of one pod. ``changed`` is called from other threads when a pull has ended."""
 
-    def __init__(self, face: PodFace, backoff: Backoff, observer: Observer, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, face: PodFace, pod: Pod, backoff: Backoff, observer: Observer, changed: Callable[[], None]
+    ) -> None:
         self._face = face
+        self._pod = pod
         self._backoff = backoff
         self._observer = observer
         self._changed = changed
@@ -88,8 +92,19 @@ class Images:
             if ready_ns > now_ns:
                 return NoImage("ImagePullBackOff", error, ready_ns)
         self._observer(Event("Pulling", image, container.name))
-        self._pulls[key] = _Pull(self._face, image, self._changed)
+        self._pulls[key] = _Pull(self._face, image, self._auth(container), self._changed)
         return None
+
+    def _auth(self, container: Container) -> cri.AuthConfig | None:
+        """Return what the pod's secrets have for an image; imported only where there are some."""
+        if not self._pod.spec.image_pull_secrets:
+            return None
+        from minirt.kubelet.secrets import for_image
+
+        def warn(error: MinirtError) -> None:
+            self._observer(Event("FailedToRetrieveImagePullSecret", str(error), container.name, warning=True))
+
+        return for_image(self._pod, container.image, warn)
 
     def _finish(self, key: Key, container: Container, now_ns: int) -> PulledImage | NoImage | None:
         pull, name = self._pulls[key], container.image

@@ -53,7 +53,7 @@ class Maker:
         self._backoff = backoff
         self._observer = observer
         self.fail_fast = fail_fast
-        self._images = Images(face, backoff, observer, changed)
+        self._images = Images(face, pod, backoff, observer, changed)
         self.failed_ns: dict[str, int] = {}
         self.waiting: dict[str, Waiting] = {}
 

@@ -151,6 +151,12 @@ class Volume(Struct, rename="camel", omit_defaults=True, frozen=True):
     host_path: HostPath | None = None
 
 
+class LocalReference(Struct, omit_defaults=True, frozen=True):
+    """Something of the pod's namespace, by its name."""
+
+    name: str
+
+
 class HostAlias(Struct, omit_defaults=True, frozen=True):
     """A line of the pod's /etc/hosts."""
 
@@ -210,6 +216,7 @@ class PodSpec(Struct, rename="camel", omit_defaults=True, frozen=True):
     dns_policy: Literal["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"] = "ClusterFirst"
     dns_config: DnsConfig = DnsConfig()
     security_context: PodSecurityContext = PodSecurityContext()
+    image_pull_secrets: tuple[LocalReference, ...] = ()
 
 
 class ObjectMeta(Struct, omit_defaults=True, frozen=True):

@@ -13,7 +13,7 @@ from minirt.kubelet import manifest
 _REFUSED: dict[type[Struct], str] = {
     manifest.Pod: "",
     manifest.ObjectMeta: "generateName",
-    manifest.PodSpec: """activeDeadlineSeconds affinity ephemeralContainers hostnameOverride imagePullSecrets nodeName
+    manifest.PodSpec: """activeDeadlineSeconds affinity ephemeralContainers hostnameOverride nodeName
         nodeSelector os overhead readinessGates resourceClaims resources runtimeClassName schedulingGates
         setHostnameAsFQDN subdomain topologySpreadConstraints workloadRef""",
     manifest.Container: """envFrom lifecycle livenessProbe readinessProbe resizePolicy restartPolicy restartPolicyRules

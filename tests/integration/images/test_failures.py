@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from minirt.errors import DigestMismatch, HostileLayer, ImageError, MinirtError, NotFound, RegistryError, Unsupported
+from minirt.images.credentials import Credentials
 from minirt.images.image import chain_ids
 from minirt.images.snapshots import Snapshots
 from minirt.images.store import ImageStore
@@ -229,8 +230,8 @@ def test_a_password(store: ImageStore, served: Layout) -> None:
 
         server.hook = hook
         with pytest.raises(RegistryError, match=r"authentication required \(401\)"):
-            store.pull(f"{server.host}/x", credentials=("me", "wrong"))
-        assert store.pull(f"{server.host}/x", credentials=("me", "secret")).names
+            store.pull(f"{server.host}/x", credentials=Credentials("me", "wrong"))
+        assert store.pull(f"{server.host}/x", credentials=Credentials("me", "secret")).names
 
 
 def test_a_redirect_takes_no_credentials_along(store: ImageStore, served: Layout) -> None:
@@ -244,7 +245,7 @@ def test_a_redirect_takes_no_credentials_along(store: ImageStore, served: Layout
             return None
 
         server.hook = hook
-        assert store.pull(f"{server.host}/x", credentials=("me", "secret")).names
+        assert store.pull(f"{server.host}/x", credentials=Credentials("me", "secret")).names
         assert len(blobs.requests) == 4
         assert not [request for request in blobs.requests if "Authorization" in request.headers]
 

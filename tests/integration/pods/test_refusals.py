@@ -88,7 +88,6 @@ OF_POD = {
     "volumes": [{"name": "x", "configMap": {"name": "x"}}],
     "nodeSelector": {"disk": "ssd"},
     "ephemeralContainers": [],
-    "imagePullSecrets": [{"name": "x"}],
 }
 
 

@@ -6,10 +6,10 @@ import pytest
 
 from minirt.errors import ImageError, InvalidInput, RegistryError
 from minirt.images import auth, manifest
-from minirt.images.auth import Credentials
+from minirt.images.credentials import Credentials
+from minirt.images.hosts import is_loopback
 from minirt.images.image import ImageConfig, Platform, chain_ids
 from minirt.images.manifest import Descriptor, Index, PlatformField
-from minirt.images.registry import is_loopback
 
 SOME = "sha256:" + "a" * 64
 
@@ -118,36 +118,37 @@ def test_loopback(host: str, is_local: bool) -> None:
     assert is_loopback(host) is is_local
 
 
-def no_fetch(url: str, headers: dict[str, str]) -> bytes:
+def no_fetch(url: str, headers: dict[str, str], body: bytes | None) -> bytes:
     raise AssertionError(url)
 
 
 def test_basic() -> None:
-    assert auth.answer('Basic realm="x"', Credentials("a", "b"), no_fetch, secure=True) == {
-        "authorization": "Basic YTpi"
-    }
+    found = auth.answer(auth.read(['Basic realm="x"']), Credentials("a", "b"), no_fetch, secure=True)
+    assert found.headers == {"Authorization": "Basic YTpi"}
+    assert found.is_valid()
 
 
 def test_bearer_with_a_comma_in_quotes() -> None:
     asked = []
 
-    def fetch(url: str, headers: dict[str, str]) -> bytes:
-        asked.append((url, headers))
-        return b'{"token":"t","access_token":"other"}'
+    def fetch(url: str, headers: dict[str, str], body: bytes | None) -> bytes:
+        asked.append((url, headers, body))
+        return b'{"token":"t","access_token":"other","expires_in":300}'
 
     challenge = 'Bearer realm="https://auth.example/token",service="a,b",scope="repository:x:pull,push",error="x"'
-    assert auth.answer(challenge, Credentials("a", "b"), fetch, secure=True) == {"Authorization": "Bearer t"}
+    found = auth.answer(auth.read(["Basic realm=x", challenge]), Credentials("a", "b"), fetch, secure=True)
+    assert found.headers == {"Authorization": "Bearer t"}
     url = "https://auth.example/token?service=a%2Cb&scope=repository%3Ax%3Apull%2Cpush"
-    assert asked == [(url, {"authorization": "Basic YTpi"})]
+    assert asked == [(url, {"Authorization": "Basic YTpi"}, None)]
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"null", b'"x"'])
 def test_no_token(body: bytes) -> None:
     with pytest.raises(RegistryError, match="holds no token"):
-        auth.answer('Bearer realm="https://x/"', None, lambda *_: body, secure=True)
+        auth.answer(auth.read(['Bearer realm="https://x/"']), None, lambda *_: body, secure=True)
 
 
 @pytest.mark.parametrize("realm", ["http://auth.example/token", "", "file:///etc/passwd"])
 def test_a_secure_registry_may_not_send_the_password_into_the_clear(realm: str) -> None:
     with pytest.raises(RegistryError, match="it must be an https address"):
-        auth.answer(f'Bearer realm="{realm}"', Credentials("a", "b"), no_fetch, secure=True)
+        auth.answer(auth.read([f'Bearer realm="{realm}"']), Credentials("a", "b"), no_fetch, secure=True)

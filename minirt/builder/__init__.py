@@ -1,0 +1,1 @@
+"""Images from Dockerfiles: what each instruction means, and the layers it makes."""
