@@ -30,6 +30,7 @@ COMMANDS = {
     "rm": ("minirt.cli.containers:rm", "Remove containers."),
     "inspect": ("minirt.cli.containers:inspect", "Show everything about containers, as JSON."),
     "image": ("minirt.cli.image:image", "Pull, import, list and remove images."),
+    "serve": ("minirt.cli.serve:serve", "Serve the CRI, for kubelets and crictl."),
     "explain": ("minirt.cli.explain:explain", "Show, step by step, how a pod or container was made."),
     "system": ("minirt.cli.system:system", "Check this machine, and remove what crashes left."),
 }

@@ -23,6 +23,7 @@ from minirt.pod.sandbox import pin_path
 from minirt.security.capabilities import capability_sets
 from minirt.security.profile import Seccomp, here, resolve
 from minirt.security.syscalls import default_profile
+from minirt.shim import status as statuses
 
 MASKED = (
     "/proc/acpi",
@@ -90,7 +91,7 @@ def compile_container(
         hostname=sandbox.config.hostname,
         mounts=mounts(config, sandbox),
         linux=Linux(
-            namespaces=namespaces(sandbox),
+            namespaces=namespaces(sandbox, config),
             cgroups_path=f"{sandbox.config.cgroup}/{container_id}",
             resources=structs.replace(config.resources, devices=device_rules(config)),
             devices=tuple({node.path: node for node in (*devices, *config.devices)}.values()),
@@ -140,16 +141,35 @@ def environment(
     return tuple(f"{key}={value}" for key, value in (found | dict(config.env)).items())
 
 
-def namespaces(sandbox: SandboxRecord) -> tuple[Namespace, ...]:
-    """Return a container's namespaces: its own, and those of the pod by the paths they are pinned at."""
+def namespaces(sandbox: SandboxRecord, config: ContainerConfig) -> tuple[Namespace, ...]:
+    """Return a container's namespaces: its own, and those of the pod by the paths they are pinned at.
+
+    Raises:
+        InvalidInput: it wants the pod's PID namespace, and the pod has none.
+    """
     directory = str(paths.sandbox_dir(sandbox.id))
     shared = [Namespace(kind, pin_path(directory, kind)) for kind in shared_kinds(sandbox.config.network, sandbox)]  # type: ignore[arg-type]
     own = [Namespace("mount"), Namespace("cgroup")]
-    if sandbox.config.pid == "private":
+    mode = config.pid or sandbox.config.pid
+    if config.pid_of:
+        own.append(Namespace("pid", f"/proc/{target_pid(config)}/ns/pid"))
+    elif mode == "private":
         own.append(Namespace("pid"))
-    elif sandbox.config.pid == "pod":
+    elif mode == "pod" and sandbox.config.pid == "pod":
         own.append(Namespace("pid", pin_path(directory, "pid")))
+    elif mode == "pod":
+        why = "its sandbox was made without one for all"
+        raise InvalidInput(f"give {config.name} the pod's PID namespace", why, "ask for the mode POD there, too")
     return (*own, *shared)
+
+
+def target_pid(config: ContainerConfig) -> int:
+    """Return the host pid of the container whose PID namespace this one joins. Raises InvalidInput: it has ended."""
+    status = statuses.read(config.pid_of)
+    if status is None or status.state != "running" or not status.is_alive():
+        why = f"the container {config.pid_of} does not run"
+        raise InvalidInput(f"give {config.name} another container's PID namespace", why, "start that one first")
+    return status.pid
 
 
 def shared_kinds(network: str, sandbox: SandboxRecord) -> tuple[str, ...]:

@@ -31,9 +31,11 @@ MODES: dict[int, Mode] = {
     cri.NamespaceMode.POD: "pod",
     cri.NamespaceMode.CONTAINER: "private",
     cri.NamespaceMode.NODE: "host",
+    cri.NamespaceMode.TARGET: "private",
 }
 PROFILES = cri.SecurityProfile.ProfileType
 PROTOCOLS = {cri.Protocol.TCP: "tcp", cri.Protocol.UDP: "udp", cri.Protocol.SCTP: "sctp"}
+START_ERROR_CODE = 128
 STATES = {
     "created": cri.ContainerState.CONTAINER_CREATED,
     "running": cri.ContainerState.CONTAINER_RUNNING,
@@ -49,8 +51,11 @@ def sandbox_config(config: cri.PodSandboxConfig, owner: str, *, trace: bool = Fa
     that is none: pause is a loop in C that only waits.
 
     Raises:
+        InvalidInput: it has no name.
         Unsupported: something this version does not do; it is named.
     """
+    if not config.metadata.name:
+        raise InvalidInput("make a sandbox", "its configuration names no pod", "give it metadata")
     linux = config.linux
     context = linux.security_context
     options = context.namespace_options
@@ -66,8 +71,8 @@ def sandbox_config(config: cri.PodSandboxConfig, owner: str, *, trace: bool = Fa
         owner=owner,
         hostname=config.hostname,
         network="host" if options.network == cri.NamespaceMode.NODE else "bridge",
-        pid=_mode(options.pid),
-        ipc=_mode(options.ipc),
+        pid=_sandbox_mode(options.pid),
+        ipc=_sandbox_mode(options.ipc),
         cgroup=linux.cgroup_parent,
         resources=resources(linux.resources),
         sysctls=dict(linux.sysctls),
@@ -82,10 +87,21 @@ def sandbox_config(config: cri.PodSandboxConfig, owner: str, *, trace: bool = Fa
     )
 
 
-def _mode(mode: int) -> Mode:
-    if mode not in MODES:
-        raise Unsupported("make the sandbox", "the namespace mode TARGET is not supported yet", "use POD or CONTAINER")
+def _sandbox_mode(mode: int) -> Mode:
+    if mode == cri.NamespaceMode.TARGET:
+        raise InvalidInput(
+            "make the sandbox", "the namespace mode TARGET is a container's", "use POD, CONTAINER or NODE"
+        )
     return MODES[mode]
+
+
+def _target(options: cri.NamespaceOption) -> str:
+    """Return the container whose PID namespace is to be joined, "" for none. Raises InvalidInput: it is not named."""
+    if options.pid != cri.NamespaceMode.TARGET:
+        return ""
+    if not options.target_id:
+        raise InvalidInput("use the PID mode TARGET", "it names no container", "give target_id")
+    return options.target_id
 
 
 def _port(mapping: cri.PortMapping) -> Port:
@@ -146,6 +162,8 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
         security=_security(context),
         resources=structs.replace(resources(limits), devices=rules),
         oom_score_adj=limits.oom_score_adj if config.linux.HasField("resources") else None,
+        pid=MODES[context.namespace_options.pid] if context.HasField("namespace_options") else None,
+        pid_of=_target(context.namespace_options),
         terminal=config.tty,
         stdin=config.stdin,
         stdin_once=config.stdin_once,
@@ -295,7 +313,7 @@ def container_status(record: ContainerRecord, status: Status) -> cri.ContainerSt
         created_at=record.created_at,
         started_at=status.started_at,
         finished_at=status.finished_at,
-        exit_code=status.exit_code if exited else 0,
+        exit_code=_exit_code(status) if exited else 0,
         image=cri.ImageSpec(image=config.image),
         image_ref=record.image_id,
         image_id=record.image_id,
@@ -314,6 +332,11 @@ def container_status(record: ContainerRecord, status: Status) -> cri.ContainerSt
         ],
         log_path=record.log_path,
     )
+
+
+def _exit_code(status: Status) -> int:
+    """Return an exit code as kubelets know it from containerd: whatever was wrong with a start is 128."""
+    return START_ERROR_CODE if status.reason == "StartError" else status.exit_code
 
 
 def image(found: Image) -> cri.Image:

@@ -87,7 +87,10 @@ class Security(Struct, frozen=True, omit_defaults=True):
 
 
 class ContainerConfig(Struct, frozen=True, omit_defaults=True):
-    """A container as asked for. ``command`` replaces the image's entrypoint, ``args`` its arguments."""
+    """A container as asked for. ``command`` replaces the image's entrypoint, ``args`` its arguments.
+
+    ``pid`` None: as its sandbox says; ``pid_of``: it joins the PID namespace of the container of that id.
+    """
 
     name: str
     image: str
@@ -102,6 +105,8 @@ class ContainerConfig(Struct, frozen=True, omit_defaults=True):
     resources: Resources = Resources()
     rlimits: tuple[Rlimit, ...] = ()
     oom_score_adj: int | None = None
+    pid: Mode | None = None
+    pid_of: str = ""
     terminal: bool = False
     stdin: bool = False
     stdin_once: bool = False

@@ -21,7 +21,7 @@ from msgspec import structs
 from minirt import journal, paths
 from minirt.cgroups import lifecycle
 from minirt.cgroups import tree as cgroup_tree
-from minirt.engine import leftovers, store
+from minirt.engine import leftovers, names, store
 from minirt.engine.compile import shared_kinds
 from minirt.engine.records import SandboxConfig, SandboxRecord
 from minirt.errors import Conflict, MinirtError, NotFound, raised_as_step
@@ -46,6 +46,7 @@ def run(config: SandboxConfig, zygote: Zygote, sandbox_id: str = "") -> SandboxR
     """Make a sandbox and return its record; on any failure nothing of it is left.
 
     Raises:
+        AlreadyExists: this attempt of the pod has a sandbox.
         MinirtError: the step that failed.
     """
     sandbox_id = sandbox_id or new_id()
@@ -60,6 +61,9 @@ def run(config: SandboxConfig, zygote: Zygote, sandbox_id: str = "") -> SandboxR
     )
     directory = paths.sandbox_dir(sandbox_id)
     with raised_as_step(f"make sandbox {config.name}"), contextlib.ExitStack() as undo:
+        if not config.single:
+            names.reserve_sandbox(config, sandbox_id)
+            undo.callback(names.release, names.of_sandbox(config), sandbox_id)
         store.create(record)
         undo.callback(remove, sandbox_id)
         trace = _trace(directory) if config.trace else ""
@@ -250,4 +254,6 @@ def remove(sandbox_id: str) -> None:
         _stop(sandbox_id)
         for container in store.containers(sandbox_id, half_made=True):
             leftovers.forget_container(container)
+        with contextlib.suppress(NotFound):
+            names.release(names.of_sandbox(store.sandbox(sandbox_id).config), sandbox_id)
         store.remove_directory(paths.sandbox_dir(sandbox_id))

@@ -22,6 +22,7 @@ from minirt.linux import process
 from minirt.shim.status import replace_file
 
 Record = TypeVar("Record", SandboxRecord, ContainerRecord)
+WHOLE_ID = 64
 
 
 @contextlib.contextmanager
@@ -132,6 +133,30 @@ def is_made(record: ContainerRecord) -> bool:
 def exists(record: ContainerRecord) -> bool:
     """Say whether a container has not been removed."""
     return paths.container_dir(record.id).exists()
+
+
+def sandbox_of(owner: str, key: str) -> SandboxRecord:
+    """Return an owner's sandbox by its id, or by a beginning that only one id has. Raises NotFound."""
+    record = sandbox(_completed(key, "sandboxes"))
+    if record.config.owner != owner or record.state == "creating":
+        raise NotFound(f"find sandbox {key}", "there is no sandbox of this id")
+    return record
+
+
+def container_of(owner: str, key: str) -> ContainerRecord:
+    """Return an owner's container by its id, or by a beginning that only one id has. Raises NotFound."""
+    record = container(_completed(key, "containers"))
+    if record.owner != owner or not is_made(record):
+        raise NotFound(f"find container {key}", "there is no container of this id")
+    return record
+
+
+def _completed(key: str, directory: str) -> str:
+    """Return the one id that begins with ``key``; ``key`` itself where it is whole, or none or several begin so."""
+    if not key or len(key) >= WHOLE_ID:
+        return key
+    begun = [found for found in ids_in(paths.state_root() / directory) if found.startswith(key)]
+    return begun[0] if len(begun) == 1 else key
 
 
 def find_container(name: str) -> ContainerRecord:

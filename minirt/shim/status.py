@@ -6,8 +6,8 @@ A reader that finds "created" or "running" and no live shim looks whether the pr
 still there: if not, its exit went unseen and is reported as unknown, code 255.
 """
 
-import os
 import time
+from _thread import get_native_id
 from pathlib import Path
 from typing import Literal
 
@@ -63,7 +63,7 @@ def read(container_id: str) -> Status | None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part. Raises OSError: ENOSPC."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{get_native_id()}")
     try:
         temporary.write_bytes(data)
         temporary.rename(path)
