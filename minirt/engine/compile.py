@@ -5,6 +5,7 @@ Source: moby's oci/defaults.go and containerd's pkg/cri/opts for the values; doc
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from msgspec import structs
 
@@ -81,6 +82,7 @@ def compile_container(
         rlimits=config.rlimits,
         no_new_privileges=security.no_new_privileges,
         oom_score_adj=config.oom_score_adj,
+        apparmor_profile=security.apparmor,
     )
     masked = MASKED if security.masked is None else security.masked
     readonly = READONLY if security.readonly is None else security.readonly
@@ -95,6 +97,7 @@ def compile_container(
             cgroups_path=f"{sandbox.config.cgroup}/{container_id}",
             resources=structs.replace(config.resources, devices=device_rules(config)),
             devices=tuple({node.path: node for node in (*devices, *config.devices)}.values()),
+            rootfs_propagation=_rootfs_propagation(config),
             masked_paths=() if privileged else masked,
             readonly_paths=() if privileged else readonly,
             seccomp=seccomp_of(security, sets.bounding),
@@ -207,10 +210,16 @@ def mounts(config: ContainerConfig, sandbox: SandboxRecord) -> tuple[Mount, ...]
     return (*found, *(_volume(volume) for volume in sorted(config.volumes, key=_depth)))
 
 
+def _rootfs_propagation(config: ContainerConfig) -> Literal["", "rshared"]:
+    """Return how the root's mounts propagate: what a container mounts can reach the host only from a shared root."""
+    return "rshared" if any(volume.propagation == "shared" for volume in config.volumes) else ""
+
+
 def _depth(volume: Volume) -> int:
     return Path(volume.destination).as_posix().rstrip("/").count("/")
 
 
 def _volume(volume: Volume) -> Mount:
-    options = ("rbind", f"r{volume.propagation}", *(("ro",) if volume.readonly else ()))
+    access = ("rro",) if volume.recursive else ("ro",) if volume.readonly else ()
+    options = ("rbind", f"r{volume.propagation}", *access)
     return Mount(volume.destination, "bind", volume.source, options)

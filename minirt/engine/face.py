@@ -123,6 +123,9 @@ class EngineFace(NodeFace, ImageFace):
         sandbox = store.sandbox_of(self._owner, request.pod_sandbox_id)
         directory = sandbox.config.log_directory or request.sandbox_config.log_directory
         config = messages.container_config(request.config, directory)
+        if config.security.privileged and not sandbox.config.privileged and self._owner == CRI:
+            why = "its sandbox was not made for privileged containers"
+            raise InvalidInput(f"create {config.name} privileged", why, "make it with a privileged security context")
         if config.pid_of:
             config = structs.replace(config, pid_of=self._target(sandbox, config.pid_of))
         subject = f"{sandbox.config.name}/{config.name}"

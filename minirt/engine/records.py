@@ -12,11 +12,12 @@ from typing import Literal
 from msgspec import Struct, field
 
 from minirt.cgroups.resources import Resources
-from minirt.oci.spec import Device, Rlimit
+from minirt.oci.spec import Device, Rlimit, User
 from minirt.security.profile import Choice
 
 Mode = Literal["private", "pod", "host"]
 Network = Literal["none", "host", "bridge"]
+Propagation = Literal["private", "slave", "shared"]
 Protocol = Literal["tcp", "udp", "sctp"]
 
 
@@ -56,17 +57,19 @@ class SandboxConfig(Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     log_directory: str = ""
+    privileged: bool = False
     single: bool = False
     trace: bool = False
 
 
 class Volume(Struct, frozen=True, omit_defaults=True):
-    """A file or directory of the host, shown in the container."""
+    """A file or directory of the host, shown in the container. ``recursive``: read-only with all mounts below it."""
 
     source: str
     destination: str
     readonly: bool = False
-    propagation: Literal["private", "slave"] = "private"
+    propagation: Propagation = "private"
+    recursive: bool = False
 
 
 class Security(Struct, frozen=True, omit_defaults=True):
@@ -84,6 +87,7 @@ class Security(Struct, frozen=True, omit_defaults=True):
     masked: tuple[str, ...] | None = None
     readonly: tuple[str, ...] | None = None
     seccomp: Choice = "default"
+    apparmor: str = ""
 
 
 class ContainerConfig(Struct, frozen=True, omit_defaults=True):
@@ -141,5 +145,6 @@ class ContainerRecord(Struct, frozen=True, omit_defaults=True):
     cgroup: str
     log_path: str
     stop_signal: int = 15
+    user: User = User()
     owner: str = "cli"
     creator: tuple[int, int] = (0, 0)
