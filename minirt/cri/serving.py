@@ -15,8 +15,9 @@ from pathlib import Path
 
 from minirt import paths
 from minirt.cri.server import server_for
+from minirt.cri.streaming.face import ServedFace
+from minirt.cri.streaming.server import StreamingServer
 from minirt.engine import prune
-from minirt.engine.face import CRI, EngineFace
 from minirt.errors import Conflict, InvalidInput, MinirtError, StepFailed
 from minirt.shim.zygote import Zygote
 
@@ -38,8 +39,9 @@ def run(zygote: Zygote, listen: Path, *, best_effort: bool) -> None:
     """
     check(listen)
     with _alone():
-        face = EngineFace(zygote, CRI, best_effort=best_effort)
-        asyncio.run(_serve(face, listen))
+        streams = StreamingServer()
+        face = ServedFace(zygote, streams, best_effort=best_effort)
+        asyncio.run(_serve(face, streams, listen))
 
 
 def check(listen: Path) -> None:
@@ -66,19 +68,21 @@ def _alone() -> Iterator[None]:
         os.close(fd)
 
 
-async def _serve(face: EngineFace, listen: Path) -> None:
+async def _serve(face: ServedFace, streams: StreamingServer, listen: Path) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     server = server_for(face)
     _bind(server, listen)
+    await streams.start()
     await server.start()
     log.info("serving the CRI on %s", listen)
     _tell_systemd("READY=1")
     sweeping = loop.run_in_executor(None, _sweep)
     await ended.wait()
     _tell_systemd("STOPPING=1")
+    streams.close()
     await server.stop(GRACE_S)
     await sweeping
     listen.unlink(missing_ok=True)
