@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,9 @@ from minirt.engine import capture, containers, inspection, messages, sandboxes, 
 from minirt.engine.events import EventStream
 from minirt.engine.imageface import ImageFace
 from minirt.engine.nodeface import NodeFace
+from minirt.engine.podevents import ContainerEvents
 from minirt.engine.records import ContainerRecord, SandboxRecord
+from minirt.engine.statsface import StatsFace, has
 from minirt.errors import AlreadyExists, Conflict, InvalidInput, MinirtError, NotFound, TimedOut
 from minirt.images.store import ImageStore
 from minirt.shim import protocol
@@ -26,19 +27,14 @@ from minirt.shim.zygote import Zygote
 CRI = "cri"
 """The owner of what is made through the socket of ``minirt serve``."""
 
-EVENTS = {
-    "created": cri.ContainerEventType.CONTAINER_CREATED_EVENT,
-    "running": cri.ContainerEventType.CONTAINER_STARTED_EVENT,
-    "exited": cri.ContainerEventType.CONTAINER_STOPPED_EVENT,
-}
 
-
-class EngineFace(NodeFace, ImageFace):
+class EngineFace(NodeFace, ImageFace, StatsFace):
     """A runtime for one owner. ``zygote`` makes sandboxes (None: it makes none), and is older than any thread here."""
 
     def __init__(
         self, zygote: Zygote | None, owner: str = "cli", *, trace: bool = False, best_effort: bool = False
     ) -> None:
+        super().__init__()
         self._zygote = zygote
         self._owner = owner
         self._trace = trace
@@ -78,7 +74,11 @@ class EngineFace(NodeFace, ImageFace):
     def RemovePodSandbox(self, request: cri.RemovePodSandboxRequest) -> cri.RemovePodSandboxResponse:
         """Remove a sandbox; an unknown one is fine."""
         with contextlib.suppress(NotFound):
-            sandboxes.remove(store.sandbox_of(self._owner, request.pod_sandbox_id).id)
+            sandbox = store.sandbox_of(self._owner, request.pod_sandbox_id)
+            found = store.containers(sandbox.id) if self._streams else []
+            sandboxes.remove(sandbox.id)
+            for record in found:
+                self._tell(record, "deleted")
         return cri.RemovePodSandboxResponse()
 
     def PodSandboxStatus(self, request: cri.PodSandboxStatusRequest) -> cri.PodSandboxStatusResponse:
@@ -93,7 +93,7 @@ class EngineFace(NodeFace, ImageFace):
         items = [
             messages.sandbox_item(record, sandboxes.is_ready(record))
             for record in self._sandboxes()
-            if record.id.startswith(wanted.id) and _has(record.config.labels, wanted.label_selector)
+            if record.id.startswith(wanted.id) and has(record.config.labels, wanted.label_selector)
         ]
         if wanted.HasField("state"):
             items = [item for item in items if item.state == wanted.state.state]
@@ -140,6 +140,7 @@ class EngineFace(NodeFace, ImageFace):
             record = containers.create(
                 store.sandbox(sandbox.id), structs.replace(config, resources=kept), image, sandboxes.new_id()
             )
+        self._tell(record, "made")
         return cri.CreateContainerResponse(container_id=record.id)
 
     def _target(self, sandbox: SandboxRecord, key: str) -> str:
@@ -179,6 +180,7 @@ class EngineFace(NodeFace, ImageFace):
         record = self._container_or_none(request.container_id)
         if record:
             containers.remove(record, force=True)
+            self._tell(record, "deleted")
         return cri.RemoveContainerResponse()
 
     def ListContainers(self, request: cri.ListContainersRequest) -> cri.ListContainersResponse:
@@ -189,7 +191,7 @@ class EngineFace(NodeFace, ImageFace):
             for record in store.containers(wanted.pod_sandbox_id or None, self._owner)
             if record.id != record.sandbox_id
             and record.id.startswith(wanted.id)
-            and _has(record.config.labels, wanted.label_selector)
+            and has(record.config.labels, wanted.label_selector)
         ]
         if wanted.HasField("state"):
             found = [item for item in found if item.state == wanted.state.state]
@@ -232,43 +234,21 @@ class EngineFace(NodeFace, ImageFace):
         except NotFound:
             return None
 
-    def GetContainerEvents(self, request: cri.GetEventsRequest) -> "ContainerEvents":
+    def GetContainerEvents(self, request: cri.GetEventsRequest) -> ContainerEvents:
         """Return what happens to this owner's containers from now on, until it is cancelled."""
-        return ContainerEvents(EventStream(self._owner), self._streams)
+        stream = EventStream(self._owner)
+        self._streams.append(stream)
+        return ContainerEvents(stream, self._streams.remove)
 
-
-class ContainerEvents:
-    """A stream of events; any thread may ``cancel`` it, and its reader sees the end."""
-
-    def __init__(self, stream: EventStream, open_streams: list[EventStream]) -> None:
-        self._stream = stream
-        self._open_streams = open_streams
-        self._events = stream.events()
-        open_streams.append(stream)
-
-    def __iter__(self) -> "ContainerEvents":
-        return self
-
-    def __next__(self) -> cri.ContainerEventResponse:
-        container_id, state = next(self._events)
-        return cri.ContainerEventResponse(
-            container_id=container_id, container_event_type=EVENTS[state], created_at=time.time_ns()
-        )
-
-    def cancel(self) -> None:
-        """End the stream."""
-        self._open_streams.remove(self._stream)
-        self._stream.cancel()
+    def _tell(self, record: ContainerRecord, state: str) -> None:
+        for stream in list(self._streams):
+            stream.tell(record.id, record.sandbox_id, state)
 
 
 def _told(
     tell: Callable[[Any], dict[str, Any]], record: SandboxRecord | ContainerRecord, wanted: bool
 ) -> dict[str, str]:
     return {"info": msgspec.json.encode(tell(record)).decode()} if wanted else {}
-
-
-def _has(labels: dict[str, str], wanted: object) -> bool:
-    return all(labels.get(key) == value for key, value in dict(wanted).items())  # type: ignore[call-overload]
 
 
 def _slice_path(name: str) -> str:
