@@ -11,7 +11,7 @@ from msgspec import structs
 from minirt.cgroups import missing
 from minirt.cgroups import tree as cgroup_tree
 from minirt.crimessages import api_pb2 as cri
-from minirt.engine import capture, containers, inspection, messages, sandboxes, store
+from minirt.engine import capture, containers, inspection, messages, sandboxes, store, updating
 from minirt.engine.events import EventStream
 from minirt.engine.imageface import ImageFace
 from minirt.engine.nodeface import NodeFace
@@ -21,6 +21,7 @@ from minirt.engine.statsface import StatsFace, has
 from minirt.errors import AlreadyExists, Conflict, InvalidInput, MinirtError, NotFound, TimedOut
 from minirt.images.store import ImageStore
 from minirt.shim import protocol
+from minirt.shim import status as statuses
 from minirt.shim.client import ShimClient
 from minirt.shim.zygote import Zygote
 
@@ -214,6 +215,35 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
         if found.exit_code is None:
             raise TimedOut(f"exec in {record.config.name}", f"it took longer than {request.timeout} s, and was killed")
         return cri.ExecSyncResponse(stdout=found.stdout, stderr=found.stderr, exit_code=found.exit_code)
+
+    def UpdateContainerResources(
+        self, request: cri.UpdateContainerResourcesRequest
+    ) -> cri.UpdateContainerResourcesResponse:
+        """Change the limits of a created or running container in place, all or none.
+
+        Raises:
+            Conflict: it has ended, or uses more memory than it may from now on.
+            ControllerMissing: a limit that this machine cannot keep.
+        """
+        record = store.container_of(self._owner, request.container_id)
+        with store.locked(record.sandbox_id):
+            record = store.container(record.id)
+            state = containers.status(record).state
+            if state not in {"created", "running"}:
+                raise Conflict(f"update {record.config.name}", f"it is {state}", "limits are of what runs, or will")
+            wanted = updating.laid_over(messages.resources(request.linux), record.config.resources)
+            if not self._best_effort:
+                missing.check(wanted, record.config.name)
+            kept, _ = missing.without_missing(wanted, record.config.name)
+            updating.update(record, kept, running=statuses.read(record.id) is not None)
+        return cri.UpdateContainerResourcesResponse()
+
+    def UpdatePodSandboxResources(
+        self, request: cri.UpdatePodSandboxResourcesRequest
+    ) -> cri.UpdatePodSandboxResourcesResponse:
+        """Take note that a kubelet has changed a pod's cgroup: it is the parent of ours, and needs nothing here."""
+        store.sandbox_of(self._owner, request.pod_sandbox_id)
+        return cri.UpdatePodSandboxResourcesResponse()
 
     def ReopenContainerLog(self, request: cri.ReopenContainerLogRequest) -> cri.ReopenContainerLogResponse:
         """Open a running container's log anew: its file has been renamed.
