@@ -8,41 +8,13 @@ import grpc
 import pytest
 
 from minirt.crimessages import api_pb2 as cri
-from tests import requirements
-from tests.command import COMMAND, Minirt
+from tests.command import Minirt
 from tests.peers import busybox, daemon
 from tests.peers.containerd import Containerd
 from tests.peers.cri import MODE, Pods, Runtime
-from tests.peers.daemon import Daemon, output
+from tests.peers.daemon import output
 from tests.peers.registry import Registry
-
-
-class Server:
-    """A ``minirt serve`` of the tests' own, which can be killed and started again."""
-
-    def __init__(self, minirt: Minirt, directory: Path) -> None:
-        self.minirt = minirt
-        self.directory = directory
-        self.socket = directory / "minirt.sock"
-        self.start()
-
-    def start(self) -> None:
-        """Start it, and wait until it listens."""
-        options = ["--best-effort-limits"] if requirements.no_controllers() else []
-        env = [f"{key}={value}" for key, value in self.minirt.env.items() if key.startswith("MINIRT_")]
-        command = ["env", *env, COMMAND, "serve", "--listen", self.socket, *options]
-        self.daemon = Daemon(self.directory, command, self._answers)
-
-    def _answers(self) -> bool:
-        return "serving the CRI" in self.daemon_log()
-
-    def daemon_log(self) -> str:
-        """Return what the server that runs now has said."""
-        return (self.directory / "log").read_text()
-
-    def close(self) -> None:
-        """End it."""
-        self.daemon.close()
+from tests.peers.serve import Server
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,11 @@ import pytest
 
 from minirt.crimessages import api_pb2 as cri
 from tests.command import Minirt
-from tests.contract.cri.conftest import Server, code_of
+from tests.contract.cri.conftest import code_of
 from tests.peers import busybox
 from tests.peers.cri import MODE, Pods, Runtime
 from tests.peers.daemon import await_true
+from tests.peers.serve import Server
 
 pytestmark = [pytest.mark.root, pytest.mark.peer]
 
