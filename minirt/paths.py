@@ -14,10 +14,12 @@
 Both roots can be moved with ``MINIRT_ROOT`` and ``MINIRT_STATE``: the tests give every test its own.
 """
 
+import functools
 import os
 import re
 from pathlib import Path
 
+STATE_ROOT = "/run/minirt"
 ID_GRAMMAR = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 """The grammar of names that become files: the same as docker's container names, at most 128 characters."""
 
@@ -29,17 +31,23 @@ def data_root() -> Path:
 
 def state_root() -> Path:
     """Return the directory of what a reboot ends."""
-    return Path(os.environ.get("MINIRT_STATE", "/run/minirt"))
+    return Path(os.environ.get("MINIRT_STATE", STATE_ROOT))
 
 
 def sandbox_dir(sandbox_id: str) -> Path:
     """Return the state directory of one sandbox."""
-    return state_root() / "sandboxes" / checked_id(sandbox_id)
+    return _below(os.environ.get("MINIRT_STATE", STATE_ROOT), "sandboxes", sandbox_id)
 
 
 def container_dir(container_id: str) -> Path:
     """Return the state directory of one container; it is also its OCI bundle."""
-    return state_root() / "containers" / checked_id(container_id)
+    return _below(os.environ.get("MINIRT_STATE", STATE_ROOT), "containers", container_id)
+
+
+@functools.lru_cache(4096)
+def _below(root: str, kind: str, key: str) -> Path:
+    """Return a record's directory; lists of hundreds ask for the same ones again and again."""
+    return Path(root, kind, checked_id(key))
 
 
 def filters_dir() -> Path:
@@ -74,6 +82,7 @@ def checked_id(name: str) -> str:
     return name
 
 
+@functools.cache
 def boot_id() -> str:
     """Return the kernel's id of this boot. Source: proc_sys_kernel(5), random/boot_id."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

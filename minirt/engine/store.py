@@ -127,7 +127,7 @@ def containers(
 
 def is_made(record: ContainerRecord) -> bool:
     """Say whether a container is complete."""
-    return (paths.container_dir(record.id) / "config.json").exists()
+    return os.path.exists(f"{paths.container_dir(record.id)}/config.json")
 
 
 def exists(record: ContainerRecord) -> bool:
@@ -188,20 +188,51 @@ def _find(name: str, kind: str, candidates: list[tuple[str, str, Record]]) -> Re
 
 
 def _file(kind: type[SandboxRecord] | type[ContainerRecord], key: str) -> Path:
+    directory, name = _place(kind, key)
+    return directory / name
+
+
+def _place(kind: type[SandboxRecord] | type[ContainerRecord], key: str) -> tuple[Path, str]:
     if kind is SandboxRecord:
-        return paths.sandbox_dir(key) / "sandbox.json"
-    return paths.container_dir(key) / "container.json"
+        return paths.sandbox_dir(key), "sandbox.json"
+    return paths.container_dir(key), "container.json"
 
 
 def _load(kind: type[Record], key: str) -> Record:
     label = "sandbox" if kind is SandboxRecord else "container"
     try:
-        record = msgspec.json.decode(_file(kind, key).read_bytes(), type=kind)
+        directory, name = _place(kind, key)
+        record = _decoded(kind, f"{directory}/{name}")
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise NotFound(f"find {label} {key}", f"there is no {label} of this id") from None
     if record.boot_id != paths.boot_id():
         raise NotFound(f"find {label} {key}", "it was of another boot", "minirt system prune removes what is left")
     return record
+
+
+_decoded_before: dict[str, tuple[tuple[int, int, int], SandboxRecord | ContainerRecord]] = {}
+"""Records as they were read last, by their file, with what tells that it is still the same one."""
+MOST_DECODED = 4096
+
+
+def _decoded(kind: type[Record], file: str) -> Record:
+    """Return a record, decoded anew only if its file is another one: each change is a new file, renamed into place.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is none.
+        ValueError: it is damaged.
+    """
+    found = os.stat(file)
+    identity = found.st_ino, found.st_mtime_ns, found.st_size
+    before, record = _decoded_before.get(file, (None, None))
+    if before == identity and isinstance(record, kind):
+        return record
+    with open(file, "rb") as opened:
+        decoded = msgspec.json.decode(opened.read(), type=kind)
+    if len(_decoded_before) >= MOST_DECODED:
+        _decoded_before.clear()
+    _decoded_before[file] = identity, decoded
+    return decoded
 
 
 def _all(kind: type[Record], directory: str) -> list[Record]:

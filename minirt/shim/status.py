@@ -54,7 +54,8 @@ def write(container_id: str, status: Status) -> None:
 def read(container_id: str) -> Status | None:
     """Return the container's status as last written; None before its first, "unknown" where it cannot be read."""
     try:
-        return msgspec.json.decode((paths.container_dir(container_id) / "status.json").read_bytes(), type=Status)
+        with open(f"{paths.container_dir(container_id)}/status.json", "rb") as file:
+            return msgspec.json.decode(file.read(), type=Status)
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:
