@@ -19,6 +19,7 @@ from minirt.cri.streaming.face import ServedFace
 from minirt.cri.streaming.server import StreamingServer
 from minirt.engine import prune
 from minirt.errors import Conflict, InvalidInput, MinirtError, StepFailed
+from minirt.network.directories import Directories
 from minirt.shim.zygote import Zygote
 
 GRACE_S = 5.0
@@ -29,7 +30,7 @@ LONGEST_PATH = 107
 log = logging.getLogger(__name__)
 
 
-def run(zygote: Zygote, listen: Path, *, best_effort: bool) -> None:
+def run(zygote: Zygote, listen: Path, *, best_effort: bool, cni: Directories | None) -> None:
     """Serve the CRI on the unix socket ``listen`` until SIGTERM or SIGINT.
 
     Raises:
@@ -40,7 +41,7 @@ def run(zygote: Zygote, listen: Path, *, best_effort: bool) -> None:
     check(listen)
     with _alone():
         streams = StreamingServer()
-        face = ServedFace(zygote, streams, best_effort=best_effort)
+        face = ServedFace(zygote, streams, best_effort=best_effort, cni=cni)
         asyncio.run(_serve(face, streams, listen))
 
 

@@ -20,6 +20,7 @@ from minirt.engine.records import ContainerRecord, SandboxRecord
 from minirt.engine.statsface import StatsFace, has
 from minirt.errors import AlreadyExists, Conflict, InvalidInput, MinirtError, NotFound, TimedOut
 from minirt.images.store import ImageStore
+from minirt.network.directories import Directories
 from minirt.shim import protocol
 from minirt.shim import status as statuses
 from minirt.shim.client import ShimClient
@@ -30,16 +31,26 @@ CRI = "cri"
 
 
 class EngineFace(NodeFace, ImageFace, StatsFace):
-    """A runtime for one owner. ``zygote`` makes sandboxes (None: it makes none), and is older than any thread here."""
+    """A runtime for one owner. ``zygote`` makes sandboxes (None: it makes none), and is older than any thread here.
+
+    Where the directories of ``cni`` hold a configuration, its plugins attach pods to a network, else our bridge does.
+    """
 
     def __init__(
-        self, zygote: Zygote | None, owner: str = "cli", *, trace: bool = False, best_effort: bool = False
+        self,
+        zygote: Zygote | None,
+        owner: str = "cli",
+        *,
+        trace: bool = False,
+        best_effort: bool = False,
+        cni: Directories | None = None,
     ) -> None:
         super().__init__()
         self._zygote = zygote
         self._owner = owner
         self._trace = trace
         self._best_effort = best_effort
+        self._cni = cni
         self._streams: list[EventStream] = []
 
     # --- sandboxes
@@ -59,6 +70,8 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
         if not self._best_effort:
             missing.check(config.resources, config.name)
         kept, _ = missing.without_missing(config.resources, config.name)
+        if config.network == "bridge" and self._cni and _has_network(self._cni):
+            config = structs.replace(config, network="cni", cni=self._cni)
         sandbox_id = sandboxes.new_id()
         config = structs.replace(config, resources=kept, cgroup=self._cgroup(config.cgroup, sandbox_id))
         record = sandboxes.run(config, self._zygote, sandbox_id)
@@ -86,7 +99,10 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
         """Return a sandbox's status; with ``verbose`` all that is known of it, as JSON. Raises NotFound."""
         record = store.sandbox_of(self._owner, request.pod_sandbox_id)
         status = messages.sandbox_status(record, sandboxes.is_ready(record))
-        return cri.PodSandboxStatusResponse(status=status, info=_told(inspection.of_pod, record, request.verbose))
+        info = _told(inspection.of_pod, record, request.verbose)
+        if info and record.config.network == "cni" and record.state == "ready":
+            info["cni"] = _network_checked(record)
+        return cri.PodSandboxStatusResponse(status=status, info=info)
 
     def ListPodSandbox(self, request: cri.ListPodSandboxRequest) -> cri.ListPodSandboxResponse:
         """List this owner's sandboxes; a half-made one is none yet."""
@@ -279,6 +295,25 @@ def _told(
     tell: Callable[[Any], dict[str, Any]], record: SandboxRecord | ContainerRecord, wanted: bool
 ) -> dict[str, str]:
     return {"info": msgspec.json.encode(tell(record)).decode()} if wanted else {}
+
+
+def _network_checked(record: SandboxRecord) -> str:
+    """Return what CNI's plugins say of a sandbox's network: "ok", or what is wrong."""
+    from minirt import paths
+    from minirt.network import cni
+
+    try:
+        cni.check(paths.sandbox_dir(record.id))
+    except MinirtError as error:
+        return str(error)
+    return "ok"
+
+
+def _has_network(directories: Directories) -> bool:
+    """Say whether there is a CNI configuration. Raises InvalidInput: it cannot be used."""
+    from minirt.network import cni
+
+    return cni.find(directories) is not None
 
 
 def _slice_path(name: str) -> str:

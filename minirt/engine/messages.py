@@ -218,7 +218,9 @@ def sandbox_status(record: SandboxRecord, ready: bool) -> cri.PodSandboxStatus:
         metadata=sandbox_metadata(record),
         state=sandbox_state(ready),
         created_at=record.created_at,
-        network=cri.PodSandboxNetworkStatus(ip=record.address),
+        network=cri.PodSandboxNetworkStatus(
+            ip=record.address, additional_ips=[cri.PodIP(ip=one) for one in record.further_addresses]
+        ),
         linux=cri.LinuxPodSandboxStatus(namespaces=cri.Namespace(options=options)),
         labels=config.labels,
         annotations=config.annotations,

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 
 import minirt
 from minirt import paths
 from minirt.cgroups import tree as cgroup_tree
 from minirt.crimessages import api_pb2 as cri
-from minirt.errors import ControllerMissing
+from minirt.errors import ControllerMissing, InvalidInput
+from minirt.network.directories import Directories
 from minirt.shim.zygote import Zygote
 
 HANDLERS = ("", "minirt")
@@ -19,6 +21,7 @@ class NodeFace:
 
     _zygote: Zygote | None
     _owner: str
+    _cni: Directories | None
 
     def Version(self, request: cri.VersionRequest) -> cri.VersionResponse:
         """Name the runtime."""
@@ -31,7 +34,10 @@ class NodeFace:
 
     def Status(self, request: cri.StatusRequest) -> cri.StatusResponse:
         """Say whether sandboxes and their network can be made, and what else is offered; with ``verbose`` where."""
-        conditions = [_condition("RuntimeReady", self._trouble()), _condition("NetworkReady", _network_trouble())]
+        conditions = [
+            _condition("RuntimeReady", self._trouble()),
+            _condition("NetworkReady", _network_trouble(self._cni)),
+        ]
         return cri.StatusResponse(
             status=cri.RuntimeStatus(conditions=conditions),
             runtime_handlers=[cri.RuntimeHandler(name=name, features=_features()) for name in HANDLERS],
@@ -77,10 +83,18 @@ def _condition(name: str, trouble: str) -> cri.RuntimeCondition:
     return cri.RuntimeCondition(type=name, status=not trouble, reason=reason, message=trouble)
 
 
-def _network_trouble() -> str:
-    """Return why no sandbox can be attached to the bridge, "" if one can."""
-    import shutil
+def _network_trouble(directories: Directories | None) -> str:
+    """Return why no sandbox can be attached to its network, "" if one can: by its plugins, or to our bridge."""
+    from minirt.network import cni
 
+    try:
+        network = cni.find(directories) if directories else None
+    except InvalidInput as error:
+        return str(error)
+    if directories and network:
+        found = os.pathsep.join(directories.plugins)
+        absent = [one["type"] for one in network.plugins if not shutil.which(one["type"], path=found)]
+        return f"the CNI plugin {absent[0]} is not in {found}" if absent else ""
     from minirt.network.firewall import SEARCH
 
     if not shutil.which("nft", path=os.environ.get("PATH", "") + ":" + SEARCH):

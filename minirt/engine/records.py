@@ -12,11 +12,12 @@ from typing import Literal
 from msgspec import Struct, field
 
 from minirt.cgroups.resources import Resources
+from minirt.network.directories import Directories
 from minirt.oci.spec import Device, Rlimit, User
 from minirt.security.profile import Choice
 
 Mode = Literal["private", "pod", "host"]
-Network = Literal["none", "host", "bridge"]
+Network = Literal["none", "host", "bridge", "cni"]
 Propagation = Literal["private", "slave", "shared"]
 Protocol = Literal["tcp", "udp", "sctp"]
 
@@ -33,7 +34,8 @@ class Port(Struct, frozen=True, omit_defaults=True):
 class SandboxConfig(Struct, frozen=True, omit_defaults=True):
     """A sandbox as asked for. ``owner`` is who lists it: ``cli``, ``cri``, or a kubelet's name.
 
-    ``dns_servers`` empty: the host's resolv.conf. ``single``: it ends with its one container (``minirt run``).
+    ``dns_servers`` empty: the host's resolv.conf. ``cni``: where the network "cni" is found.
+    ``single``: it ends with its one container (``minirt run``).
     """
 
     name: str
@@ -53,6 +55,7 @@ class SandboxConfig(Struct, frozen=True, omit_defaults=True):
     dns_options: tuple[str, ...] = ()
     extra_hosts: tuple[tuple[str, str], ...] = ()
     ports: tuple[Port, ...] = ()
+    cni: Directories | None = None
     shm_bytes: int = 64 << 20
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
@@ -131,6 +134,7 @@ class SandboxRecord(Struct, frozen=True, omit_defaults=True):
     created_at: int
     creator: tuple[int, int] = (0, 0)
     address: str = ""
+    further_addresses: tuple[str, ...] = ()
 
 
 class ContainerRecord(Struct, frozen=True, omit_defaults=True):

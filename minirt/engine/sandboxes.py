@@ -24,7 +24,7 @@ from minirt.cgroups import tree as cgroup_tree
 from minirt.engine import leftovers, names, store
 from minirt.engine.compile import shared_kinds
 from minirt.engine.records import SandboxConfig, SandboxRecord
-from minirt.errors import Conflict, MinirtError, NotFound, raised_as_step
+from minirt.errors import Conflict, InvalidInput, MinirtError, NetworkError, NotFound, raised_as_step
 from minirt.pod import files, sandbox
 from minirt.shim import protocol
 from minirt.shim import status as statuses
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
     from minirt.network.settings import PortMapping
 
 NEVER_ATTACHED = ("none", "host")
+SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15} | {
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+    "Pi": 2**50,
+}
+"""Of a quantity of bandwidth."""
 
 
 def new_id() -> str:
@@ -68,9 +76,9 @@ def run(config: SandboxConfig, zygote: Zygote, sandbox_id: str = "") -> SandboxR
         undo.callback(remove, sandbox_id)
         trace = _trace(directory) if config.trace else ""
         zygote.spawn_shim(sandbox_id, trace)
-        address = _build(record)
+        address, *further = _build(record) or [""]
         _write_files(directory, config, address)
-        record = structs.replace(record, state="ready", address=address)
+        record = structs.replace(record, state="ready", address=address, further_addresses=tuple(further))
         store.save(record)
         undo.pop_all()
     return record
@@ -95,10 +103,10 @@ def _hostname(config: SandboxConfig, sandbox_id: str) -> str:
     return config.hostname or sandbox_id[:12]
 
 
-def _build(record: SandboxRecord) -> str:
-    """Have the shim make the sandbox, and attach it to the bridge; return its address ("" for none)."""
+def _build(record: SandboxRecord) -> list[str]:
+    """Have the shim make the sandbox, and attach it to its network; return its addresses."""
     config = record.config
-    bridged = config.network not in NEVER_ATTACHED
+    bridged = config.network == "bridge"
     request = protocol.MakeSandbox(
         kinds=shared_kinds(config.network, record),
         hostname=config.hostname,
@@ -115,10 +123,66 @@ def _build(record: SandboxRecord) -> str:
         if bridged:
             _import_network()  # while the shim is at work
         _, received = shim.answer_to(number)
+    if config.network == "cni":
+        return _attach_by_plugins(record)
     if not bridged:
-        return ""
+        return []
     with socket.socket(fileno=received[0]) as inner:
-        return _attach(record, inner)
+        return [_attach(record, inner)]
+
+
+def _attach_by_plugins(record: SandboxRecord) -> list[str]:
+    """Have CNI's plugins attach a sandbox; return its addresses. Raises InvalidInput, NetworkError."""
+    from minirt.network import cni
+
+    config, place = record.config, paths.sandbox_dir(record.id)
+    network = cni.find(config.cni) if config.cni else None
+    if config.cni is None or network is None:
+        raise NetworkError(f"attach {config.name}", "there is no CNI configuration any more", "put one back")
+    args = {
+        "IgnoreUnknown": "1",
+        "K8S_POD_NAMESPACE": config.namespace,
+        "K8S_POD_NAME": config.name,
+        "K8S_POD_INFRA_CONTAINER_ID": record.id,
+        "K8S_POD_UID": config.uid,
+    }
+    netns = sandbox.pin_path(str(place), "network")
+    wanted = cni.Attachment(network, config.cni.plugins, record.id, netns, args, _capabilities(config))
+    return cni.attach(place, wanted).addresses
+
+
+def _capabilities(config: SandboxConfig) -> dict[str, object]:
+    """Return what plugins may ask for. Source: CNI's CONVENTIONS.md."""
+    ports = [
+        {
+            "hostPort": port.host_port,
+            "containerPort": port.container_port,
+            "protocol": port.protocol,
+            "hostIP": port.host_ip,
+        }
+        for port in config.ports
+    ]
+    dns = {"servers": config.dns_servers, "searches": config.dns_searches, "options": config.dns_options}
+    return {"portMappings": ports, "dns": dns if any(dns.values()) else {}} | _bandwidth(config.annotations)
+
+
+def _bandwidth(annotations: dict[str, str]) -> dict[str, object]:
+    """Return the limits that Kubernetes' annotations set, in bits a second."""
+    limits: dict[str, object] = {}
+    for name in ("ingress", "egress"):
+        text = annotations.get(f"kubernetes.io/{name}-bandwidth", "")
+        if text:
+            limits |= {f"{name}Rate": _quantity(text), f"{name}Burst": 2**31 - 1}
+    return {"bandwidth": limits} if limits else {}
+
+
+def _quantity(text: str) -> int:
+    """Return a Kubernetes quantity as a whole number. Raises InvalidInput."""
+    number = text.rstrip("kMGTPi")
+    suffix = text[len(number) :]
+    if not number.isdigit() or suffix not in SUFFIXES:
+        raise InvalidInput(f"use the bandwidth {text!r}", "it is no quantity", "write it like 10M")
+    return int(number) * SUFFIXES[suffix]
 
 
 def _import_network() -> None:
@@ -186,7 +250,7 @@ def stop(sandbox_id: str) -> None:
         _stop(sandbox_id)
         record = store.sandbox(sandbox_id)
         if record.state != "stopped":
-            store.save(structs.replace(record, state="stopped", address=""))
+            store.save(structs.replace(record, state="stopped", address="", further_addresses=()))
 
 
 def _stop(sandbox_id: str) -> None:
@@ -213,7 +277,11 @@ def _stop_without_record(sandbox_id: str) -> None:
 
 def take_down(record: SandboxRecord) -> None:
     """Give back what the host lends a sandbox whose containers have ended; what is gone already is fine."""
-    if record.config.network not in NEVER_ATTACHED:
+    if record.config.network == "cni":
+        from minirt.network import cni
+
+        cni.detach(paths.sandbox_dir(record.id))
+    elif record.config.network not in NEVER_ATTACHED:
         from minirt.network.bridge import detach
 
         detach(record.id)

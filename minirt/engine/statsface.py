@@ -17,6 +17,7 @@ from minirt.crimessages import api_pb2 as cri
 from minirt.engine import imageface, messages, store
 from minirt.engine.records import ContainerRecord, SandboxRecord
 from minirt.images.snapshots import Snapshots
+from minirt.shim import status as statuses
 
 INTERFACE = "eth0"
 
@@ -260,23 +261,41 @@ def _network(record: SandboxRecord, now: int) -> cri.NetworkUsage | None:
     """Return what went over a pod's interface: the host's end of the pair counts the same, the other way round."""
     if not record.address:
         return None
+    if record.config.network == "cni":
+        return _network_inside(record, now)
     from minirt.network.plan import veth_name
 
-    # The columns of the host's end: bytes, packets, errs … received, then the same sent.
-    counters = _interfaces().get(veth_name(record.id), [0] * 16)
+    counters = _interfaces("self").get(veth_name(record.id), [0] * 16)
+    return _network_usage([*counters[8:], *counters[:8]], now)
+
+
+def _network_inside(record: SandboxRecord, now: int) -> cri.NetworkUsage | None:
+    """Return what a process in the pod sees of its interface, which a plugin has made; None where nothing runs."""
+    for container in store.containers(record.id):
+        status = statuses.read(container.id)
+        if status and status.state == "running" and status.is_alive():
+            return _network_usage(_interfaces(str(status.pid)).get(INTERFACE, [0] * 16), now)
+    return None
+
+
+def _network_usage(counters: list[int], now: int) -> cri.NetworkUsage:
+    """Return the columns of an interface: bytes, packets, errs … received, then the same sent."""
     interface = cri.NetworkInterfaceUsage(
         name=INTERFACE,
-        rx_bytes=_value(counters[8]),
-        rx_errors=_value(counters[10]),
-        tx_bytes=_value(counters[0]),
-        tx_errors=_value(counters[2]),
+        rx_bytes=_value(counters[0]),
+        rx_errors=_value(counters[2]),
+        tx_bytes=_value(counters[8]),
+        tx_errors=_value(counters[10]),
     )
     return cri.NetworkUsage(timestamp=now, default_interface=interface, interfaces=[interface])
 
 
-def _interfaces() -> dict[str, list[int]]:
-    """Return the counters of this network namespace's interfaces. Source: proc_net(5), /proc/net/dev."""
-    lines = Path("/proc/net/dev").read_text().splitlines()[2:]
+def _interfaces(process: str) -> dict[str, list[int]]:
+    """Return the counters of the interfaces that a process sees. Source: proc_net(5), /proc/PID/net/dev."""
+    try:
+        lines = Path("/proc", process, "net/dev").read_text().splitlines()[2:]
+    except OSError:
+        return {}  # it has just ended
     pairs = (line.partition(":") for line in lines)
     return {name.strip(): list(map(int, numbers.split())) for name, _, numbers in pairs}
 
