@@ -1,6 +1,8 @@
 """``minirt serve`` from its start to its end: one server a state directory, ended by SIGTERM or SIGINT.
 
 Containers are their shims' and go on without it, whether it ends or is killed; the next server finds them on disk.
+Without its zygote a server can make no sandbox, and having threads it can fork no other: should the zygote be killed,
+the server executes itself anew, in the same process.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from minirt.cri.streaming.face import ServedFace
 from minirt.cri.streaming.server import StreamingServer
 from minirt.engine import prune
 from minirt.errors import Conflict, InvalidInput, MinirtError, StepFailed
+from minirt.linux import process
 from minirt.network.directories import Directories
 from minirt.shim.zygote import Zygote
 
@@ -42,7 +46,10 @@ def run(zygote: Zygote, listen: Path, *, best_effort: bool, cni: Directories | N
     with _alone():
         streams = StreamingServer()
         face = ServedFace(zygote, streams, best_effort=best_effort, cni=cni)
-        asyncio.run(_serve(face, streams, listen))
+        is_over = asyncio.run(_serve(face, streams, listen, zygote))
+    zygote.close()
+    if not is_over:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def check(listen: Path) -> None:
@@ -69,11 +76,14 @@ def _alone() -> Iterator[None]:
         os.close(fd)
 
 
-async def _serve(face: ServedFace, streams: StreamingServer, listen: Path) -> None:
+async def _serve(face: ServedFace, streams: StreamingServer, listen: Path, zygote: Zygote) -> bool:
+    """Serve until a signal, or the zygote's end; return whether it was a signal."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
+    pidfd = process.pidfd_open(zygote.pid)
+    loop.add_reader(pidfd, ended.set)
     server = server_for(face)
     _bind(server, listen)
     await streams.start()
@@ -82,12 +92,16 @@ async def _serve(face: ServedFace, streams: StreamingServer, listen: Path) -> No
     _tell_systemd("READY=1")
     sweeping = loop.run_in_executor(None, _sweep)
     await ended.wait()
-    _tell_systemd("STOPPING=1")
+    is_over = zygote.is_alive
+    _tell_systemd("STOPPING=1" if is_over else "RELOADING=1")
     streams.close()
-    await server.stop(GRACE_S)
+    await server.stop(GRACE_S if is_over else 0)
     await sweeping
     listen.unlink(missing_ok=True)
-    log.info("ended; containers go on")
+    loop.remove_reader(pidfd)
+    os.close(pidfd)
+    log.info("ended; containers go on" if is_over else "the zygote has died: starting anew; containers go on")
+    return is_over
 
 
 def _bind(server: object, listen: Path) -> None:

@@ -183,15 +183,23 @@ def test_without_the_state_of_this_boot_the_store_still_works(server: Server, tm
     end(pods)
 
 
-def test_when_the_zygote_has_died_the_status_says_so(server: Server, tmp_path: Path) -> None:
+def test_when_the_zygote_has_died_the_server_starts_anew(server: Server, tmp_path: Path) -> None:
     pods = pods_of(server, tmp_path)
+    sandbox = pods.run()
+    container = pods.container(sandbox, *COUNT)
     pid = server.daemon.process.pid
-    zygote = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
-    os.kill(zygote, signal.SIGKILL)
-
-    def ready() -> bool:
-        conditions = pods.runtime.Status(cri.StatusRequest()).status.conditions
-        return {each.type: each.status for each in conditions}["RuntimeReady"]
-
-    await_true(lambda: not ready(), "RuntimeReady to be false")
+    os.kill(zygote_of(pid), signal.SIGKILL)
+    await_true(lambda: server.daemon.log().count("serving the CRI") == 2, "the second start")
     pods.runtime.close()
+    pods.runtime = client(server)
+    assert server.daemon.process.poll() is None
+    assert pods.status(container).state == STATE.CONTAINER_RUNNING
+    assert pods.output(pods.run(), "echo", "hello") == "hello\n"
+    end(pods)
+
+
+def zygote_of(pid: int) -> int:
+    """Return the one child of a server."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    (found,) = {int(child) for thread in threads for child in (thread / "children").read_text().split()}
+    return found
