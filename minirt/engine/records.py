@@ -125,7 +125,10 @@ class ContainerConfig(Struct, frozen=True, omit_defaults=True):
 
 
 class SandboxRecord(Struct, frozen=True, omit_defaults=True):
-    """A sandbox on disk. ``creator`` is who makes it (pid, start time); "creating" with a dead creator is half made."""
+    """A sandbox on disk. ``creator`` is who makes it (pid, start time); "creating" with a dead creator is half made.
+
+    ``shim`` is its shim's pid and start time, once it is ready.
+    """
 
     id: str
     config: SandboxConfig
@@ -133,6 +136,7 @@ class SandboxRecord(Struct, frozen=True, omit_defaults=True):
     state: Literal["creating", "ready", "stopped"]
     created_at: int
     creator: tuple[int, int] = (0, 0)
+    shim: tuple[int, int] = (0, 0)
     address: str = ""
     further_addresses: tuple[str, ...] = ()
 

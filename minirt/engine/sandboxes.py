@@ -25,6 +25,7 @@ from minirt.engine import leftovers, names, store
 from minirt.engine.compile import shared_kinds
 from minirt.engine.records import SandboxConfig, SandboxRecord
 from minirt.errors import Conflict, InvalidInput, MinirtError, NetworkError, NotFound, raised_as_step
+from minirt.linux import process
 from minirt.pod import files, sandbox
 from minirt.shim import protocol
 from minirt.shim import status as statuses
@@ -75,10 +76,16 @@ def run(config: SandboxConfig, zygote: Zygote, sandbox_id: str = "") -> SandboxR
         store.create(record)
         undo.callback(remove, sandbox_id)
         trace = _trace(directory) if config.trace else ""
-        zygote.spawn_shim(sandbox_id, trace)
+        shim = zygote.spawn_shim(sandbox_id, trace)
         address, *further = _build(record) or [""]
         _write_files(directory, config, address)
-        record = structs.replace(record, state="ready", address=address, further_addresses=tuple(further))
+        record = structs.replace(
+            record,
+            state="ready",
+            shim=(shim, process.start_time(shim)),
+            address=address,
+            further_addresses=tuple(further),
+        )
         store.save(record)
         undo.pop_all()
     return record
@@ -229,13 +236,8 @@ def _write_files(directory: Path, config: SandboxConfig, address: str) -> None:
 
 
 def is_ready(record: SandboxRecord) -> bool:
-    """Say whether containers can be started in it: it was made, is not stopped, and its shim answers."""
-    if record.state != "ready":
-        return False
-    with contextlib.suppress(MinirtError):
-        ShimClient(record.id).close()
-        return True
-    return False
+    """Say whether containers can be started in it: it was made, is not stopped, and its shim lives."""
+    return record.state == "ready" and process.is_alive(*record.shim)
 
 
 def is_abandoned(record: SandboxRecord) -> bool:

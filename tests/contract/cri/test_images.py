@@ -1,16 +1,22 @@
 """ImageService: pulled, listed, looked at, removed."""
 
 import base64
+import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
 
 from minirt.crimessages import api_pb2 as cri
 from tests.contract.cri.conftest import code_of
+from tests.integration.images.making import Layout, entry, layer
+from tests.integration.images.serving import Answer, Request, Server
 from tests.peers import busybox
 from tests.peers.cri import Runtime
+from tests.peers.daemon import await_true
+from tests.peers.serve import Server as Served
 
 pytestmark = [pytest.mark.root, pytest.mark.peer]
 
@@ -173,3 +179,62 @@ def test_the_file_system_of_images_is_known(runtime: Runtime) -> None:
 
 def test_an_image_of_the_command_line_is_everybodys(runtime: Runtime) -> None:
     assert busybox.NAME in names(runtime)
+
+
+KEPT = {".lock", "lease.json"}
+"""What a job may leave: what it has verified is found again by the next try."""
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    (tmp_path / "layout").mkdir()
+    made = Layout(tmp_path / "layout")
+    return made.tag(made.image([layer(entry("file", os.urandom(1_000_000)))]), "1")
+
+
+@pytest.mark.parametrize("form", ["words", "base64"])
+def test_credentials_are_given_to_who_asks_for_them(runtime: Runtime, layout: Layout, form: str) -> None:
+    secret = base64.b64encode(b"user:secret").decode()
+
+    def guard(request: Request) -> Answer | None:
+        if request.headers.get("Authorization") == f"Basic {secret}":
+            return None
+        return Answer(401, headers={"Www-Authenticate": 'Basic realm="test"'})
+
+    with Server(layout, guard) as server:
+        name = f"{server.host}/private/image:1"
+        good = cri.AuthConfig(username="user", password="secret") if form == "words" else cri.AuthConfig(auth=secret)
+        for auth in (cri.AuthConfig(), cri.AuthConfig(username="user", password="wrong")):
+            with pytest.raises(grpc.RpcError):
+                pull(runtime, name, auth=auth)
+        assert pull(runtime, name, auth=good)
+        remove(runtime, name)
+
+
+@pytest.mark.parametrize("auth", [cri.AuthConfig(auth="!!"), cri.AuthConfig(auth=base64.b64encode(b"x").decode())])
+@pytest.mark.differs("containerd", "it does not look at them until the registry asks")
+def test_credentials_that_are_none_are_refused(runtime: Runtime, pushed: str, auth: cri.AuthConfig) -> None:
+    with pytest.raises(grpc.RpcError):
+        pull(runtime, pushed, auth=auth)
+    remove(runtime, pushed)
+
+
+def test_a_pull_whose_time_is_up_leaves_nothing(runtime: Runtime, layout: Layout, minirt_server: Served) -> None:
+    held = threading.Event()
+    asked = threading.Event()
+
+    def hold(request: Request) -> Answer | None:
+        if "/blobs/" in request.path:
+            asked.set()
+            held.wait(5)
+        return None
+
+    with Server(layout, hold) as server:
+        name = f"{server.host}/slow/image:1"
+        request = cri.PullImageRequest(image=spec(name))
+        assert code_of(lambda: runtime.PullImage(request, timeout=0.5)) == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert asked.is_set()
+        held.set()
+        jobs = minirt_server.minirt.root / "tmp"
+        await_true(lambda: {path.name for path in jobs.rglob("*") if path.is_file()} <= KEPT, "the end of the job")
+        assert name not in names(runtime)
