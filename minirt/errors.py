@@ -4,7 +4,9 @@
     ├── InvalidInput                the user's words: a flag, a manifest, a name, a spec
     │   └── Unsupported             understood, and not offered (refused by name, never ignored)
     ├── NotFound                    no such container, pod, image
-    ├── Conflict                    it exists already, or its state does not allow this
+    ├── Conflict                    its state does not allow this
+    │   └── AlreadyExists           there is one of this name
+    ├── TimedOut                    it took longer than the caller allowed
     ├── StepFailed                  the kernel refused an operation (carries errno, stage, operation)
     │   ├── CommandNotFound         exit code 127
     │   └── NotExecutable           exit code 126
@@ -72,6 +74,14 @@ class NotFound(MinirtError):
 
 class Conflict(MinirtError):
     """It exists already, or its state does not allow this now."""
+
+
+class AlreadyExists(Conflict):
+    """There is one of this name already."""
+
+
+class TimedOut(MinirtError):
+    """It took longer than its caller allowed, and was ended."""
 
 
 class StepFailed(MinirtError):

@@ -17,6 +17,7 @@
 Both roots can be moved with ``MINIRT_ROOT`` and ``MINIRT_STATE``: the tests give every test its own.
 """
 
+import functools
 import os
 import re
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+STATE_ROOT = "/run/minirt"
 ID_GRAMMAR = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 """The grammar of names that become files: the same as docker's container names, at most 128 characters."""
 
@@ -39,7 +41,7 @@ def state_root() -> "Path":
 
 
 def _state_root() -> str:
-    return os.environ.get("MINIRT_STATE", "/run/minirt")
+    return os.environ.get("MINIRT_STATE", STATE_ROOT)
 
 
 def _path(text: str) -> "Path":
@@ -50,12 +52,18 @@ def _path(text: str) -> "Path":
 
 def sandbox_dir(sandbox_id: str) -> "Path":
     """Return the state directory of one sandbox."""
-    return state_root() / "sandboxes" / checked_id(sandbox_id)
+    return _below(_state_root(), "sandboxes", sandbox_id)
 
 
 def container_dir(container_id: str) -> "Path":
     """Return the state directory of one container; it is also its OCI bundle."""
-    return state_root() / "containers" / checked_id(container_id)
+    return _below(_state_root(), "containers", container_id)
+
+
+@functools.lru_cache(4096)
+def _below(root: str, kind: str, key: str) -> "Path":
+    """Return a record's directory; lists of hundreds ask for the same ones again and again."""
+    return _path(root) / kind / checked_id(key)
 
 
 def filters_dir() -> str:
@@ -104,6 +112,7 @@ def checked_id(name: str) -> str:
     return name
 
 
+@functools.cache
 def boot_id() -> str:
     """Return the kernel's id of this boot. Source: proc_sys_kernel(5), random/boot_id."""
     with open("/proc/sys/kernel/random/boot_id") as file:

@@ -6,6 +6,15 @@ Source: https://docs.kernel.org/admin-guide/cgroup-v2.html
 from msgspec import Struct
 
 
+class Pressure(Struct, frozen=True):
+    """How long tasks waited for a resource: shares of time in percent, and all of it. Source: accounting/psi."""
+
+    avg10: float
+    avg60: float
+    avg300: float
+    total_usec: int
+
+
 class Usage(Struct, frozen=True):
     """One look. CPU times are microseconds since the cgroup was made; the working set is what cannot be reclaimed."""
 
@@ -24,6 +33,9 @@ class Usage(Struct, frozen=True):
     pids: int | None = None
     read_bytes: int | None = None
     write_bytes: int | None = None
+    cpu_pressure: dict[str, Pressure] | None = None
+    memory_pressure: dict[str, Pressure] | None = None
+    io_pressure: dict[str, Pressure] | None = None
 
 
 def usage(path: str) -> Usage:
@@ -47,7 +59,27 @@ def usage(path: str) -> Usage:
         pids=_number(f"{path}/pids.current"),
         read_bytes=_io(path, "rbytes"),
         write_bytes=_io(path, "wbytes"),
+        cpu_pressure=_pressure(f"{path}/cpu.pressure"),
+        memory_pressure=_pressure(f"{path}/memory.pressure"),
+        io_pressure=_pressure(f"{path}/io.pressure"),
     )
+
+
+def parse_pressure(text: str) -> dict[str, Pressure]:
+    """Return the lines of a pressure file, ``some avg10=0.00 avg60=0.00 avg300=0.00 total=0``, by their first word."""
+    found = {}
+    for line in text.splitlines():
+        name, *words = line.split()
+        fields = dict(word.split("=") for word in words)
+        avg10, avg60, avg300 = (float(fields[key]) for key in ("avg10", "avg60", "avg300"))
+        found[name] = Pressure(avg10, avg60, avg300, int(fields["total"]))
+    return found
+
+
+def _pressure(file: str) -> dict[str, Pressure] | None:
+    """Return a pressure file's lines, None where the kernel keeps none (CONFIG_PSI, psi=0)."""
+    text = _text(file)
+    return parse_pressure(text) if text else None
 
 
 def parse_table(text: str) -> dict[str, int]:

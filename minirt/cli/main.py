@@ -12,7 +12,7 @@ from typing import NoReturn
 from minirt import imports
 from minirt.errors import MinirtError
 
-MAKERS = (["run"], ["build"], ["image", "build"], ["pod", "run"], ["pod", "start"])
+MAKERS = (["run"], ["build"], ["image", "build"], ["pod", "run"], ["pod", "start"], ["serve"])
 """The commands that make containers."""
 
 

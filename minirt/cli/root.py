@@ -36,6 +36,7 @@ COMMANDS = {
     "build": ("minirt.cli.build:build", "Build an image from a Dockerfile."),
     "login": ("minirt.cli.registry:login", "Log in to a registry."),
     "logout": ("minirt.cli.registry:logout", "Forget a registry's password."),
+    "serve": ("minirt.cli.serve:serve", "Serve the CRI, for kubelets and crictl."),
     "explain": ("minirt.cli.explain:explain", "Show, step by step, how a pod or container was made."),
     "system": ("minirt.cli.system:system", "Check this machine, and remove what crashes left."),
 }

@@ -1,23 +1,27 @@
 """ExecSync: run a command in a container and keep what it writes, within limits of time and size."""
 
+import contextlib
 import os
 import select
 import time
+from collections.abc import Callable
 
 from msgspec import Struct
 
 from minirt.engine import containers
 from minirt.engine.records import ContainerRecord
 from minirt.errors import MinirtError
+from minirt.linux import fds, process
 from minirt.shim import protocol
 from minirt.shim.client import ShimClient
 
-MAX_BYTES = 16 << 20
+MAX_BYTES = (16 << 20) - 4096
+"""Of both streams together, and so less than the largest message that a kubelet takes (16 MiB)."""
 SIGKILL = 9
 
 
 class Captured(Struct):
-    """What a command wrote (cut at 16 MiB a stream), and its exit code; None if it ran out of time."""
+    """What a command wrote (cut at MAX_BYTES), and its exit code; None if it ran out of time."""
 
     stdout: bytes
     stderr: bytes
@@ -25,7 +29,7 @@ class Captured(Struct):
 
 
 def run(record: ContainerRecord, args: tuple[str, ...], timeout_s: float) -> Captured:
-    """Run ``args`` in a running container; kill it after ``timeout_s`` seconds (0: never).
+    """Run ``args`` in a running container; after ``timeout_s`` seconds (0: never) kill it and all below it.
 
     It is over when the command ends, even if something it left behind still holds its output open.
 
@@ -39,21 +43,23 @@ def run(record: ContainerRecord, args: tuple[str, ...], timeout_s: float) -> Cap
     err_r, err_w = os.pipe2(os.O_CLOEXEC)
     try:
         with ShimClient(record.sandbox_id) as shim:
-            process = containers.exec_process(record, args)
+            spec = containers.exec_process(record, args)
             try:
-                shim.call(protocol.Exec(container=record.id, session=session, process=process), [null, out_w, err_w])
+                request = protocol.Exec(container=record.id, session=session, process=spec)
+                pid = shim.call(request, [null, out_w, err_w])["pid"]
             finally:
                 for fd in (null, out_w, err_w):
                     os.close(fd)
             wait_id = shim.send(protocol.Wait(container=record.id, session=session))
-            return _collect(record, shim, session, wait_id, {out_r: b"", err_r: b""}, timeout_s)
+            found = {out_r: bytearray(), err_r: bytearray()}
+            return _collect(shim, wait_id, found, timeout_s, lambda: _kill(record, session, pid))
     finally:
         os.close(out_r)
         os.close(err_r)
 
 
 def _collect(
-    record: ContainerRecord, shim: ShimClient, session: str, wait_id: int, found: dict[int, bytes], timeout_s: float
+    shim: ShimClient, wait_id: int, found: dict[int, bytearray], timeout_s: float, kill: Callable[[], None]
 ) -> Captured:
     poll = select.poll()
     for fd in (*found, shim.fileno()):
@@ -68,7 +74,7 @@ def _collect(
         ready = [fd for fd, _ in poll.poll(left_ms)]
         if not ready:
             late = True
-            _kill(record, session)
+            kill()
         for fd in ready:
             if fd != shim.fileno() and not _read(fd, found):
                 poll.unregister(fd)
@@ -80,23 +86,53 @@ def _collect(
     for fd in found:
         while _read(fd, found):
             pass
-    stdout, stderr = found.values()
+    stdout, stderr = map(bytes, found.values())
     return Captured(stdout, stderr, None if late else code)
 
 
-def _read(fd: int, found: dict[int, bytes]) -> bool:
+def _read(fd: int, found: dict[int, bytearray]) -> bool:
     """Take one piece; False at the end, or when there is nothing more for now."""
     try:
         data = os.read(fd, 1 << 16)
     except BlockingIOError:
         return False
-    found[fd] += data[: MAX_BYTES - len(found[fd])]
+    found[fd] += data[: MAX_BYTES - sum(map(len, found.values()))]
     return bool(data)
 
 
-def _kill(record: ContainerRecord, session: str) -> None:
-    try:
-        with ShimClient(record.sandbox_id) as other:
+def _kill(record: ContainerRecord, session: str, pid: int) -> None:
+    """Kill an exec'd process and its descendants, pinned first by their pidfds, also where they left its session."""
+    with contextlib.ExitStack() as pinned:
+        below = [pinned.enter_context(fds.closing(fd)) for fd in map(_pidfd, descendants(pid)) if fd >= 0]
+        with contextlib.suppress(MinirtError), ShimClient(record.sandbox_id) as other:  # it may just have ended
             other.call(protocol.Kill(container=record.id, session=session, signal=SIGKILL))
-    except MinirtError:
-        return  # it has just ended by itself
+        for pidfd in below:
+            with contextlib.suppress(ProcessLookupError):
+                process.pidfd_send_signal(pidfd, SIGKILL)
+
+
+def _pidfd(pid: int) -> int:
+    try:
+        return process.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the host pids of all below a process, parents first. Source: proc_tid_children(5)."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        children = _children(waiting.pop(0))
+        found += children
+        waiting += children
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):  # it has ended
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                found += map(int, file.read().split())
+    return found

@@ -5,6 +5,7 @@ Source: moby's oci/defaults.go and containerd's pkg/cri/opts for the values; doc
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from msgspec import structs
 
@@ -25,6 +26,7 @@ from minirt.pod.sandbox import pin_path
 from minirt.security.capabilities import capability_sets
 from minirt.security.profile import Seccomp, here, resolve
 from minirt.security.syscalls import default_profile
+from minirt.shim import status as statuses
 
 MASKED = (
     "/proc/acpi",
@@ -93,10 +95,11 @@ def compile_container(
         hostname=sandbox.config.hostname,
         mounts=mounts(config, sandbox),
         linux=Linux(
-            namespaces=namespaces(sandbox),
+            namespaces=namespaces(sandbox, config),
             cgroups_path=f"{sandbox.config.cgroup}/{container_id}",
             resources=structs.replace(config.resources, devices=device_rules(config)),
             devices=tuple({node.path: node for node in (*devices, *config.devices)}.values()),
+            rootfs_propagation=_rootfs_propagation(config),
             masked_paths=() if privileged else masked,
             readonly_paths=() if privileged else readonly,
             seccomp=seccomp_of(security, sets.bounding),
@@ -145,18 +148,37 @@ def environment(
     return tuple(f"{key}={value}" for key, value in (found | dict(config.env)).items())
 
 
-def namespaces(sandbox: SandboxRecord) -> tuple[Namespace, ...]:
-    """Return a container's namespaces: its own, and those of the pod by the paths they are pinned at."""
+def namespaces(sandbox: SandboxRecord, config: ContainerConfig) -> tuple[Namespace, ...]:
+    """Return a container's namespaces: its own, and those of the pod by the paths they are pinned at.
+
+    Raises:
+        InvalidInput: it wants the pod's PID namespace, and the pod has none.
+    """
     directory = str(paths.sandbox_dir(sandbox.id))
     shared = [Namespace(kind, pin_path(directory, kind)) for kind in shared_kinds(sandbox.config.network, sandbox)]  # type: ignore[arg-type]
     own = [Namespace("mount"), Namespace("cgroup")]
-    if sandbox.config.pid == "private":
+    mode = config.pid or sandbox.config.pid
+    if config.pid_of:
+        own.append(Namespace("pid", f"/proc/{target_pid(config)}/ns/pid"))
+    elif mode == "private":
         own.append(Namespace("pid"))
-    elif sandbox.config.pid == "pod":
+    elif mode == "pod" and sandbox.config.pid == "pod":
         own.append(Namespace("pid", pin_path(directory, "pid")))
+    elif mode == "pod":
+        why = "its sandbox was made without one for all"
+        raise InvalidInput(f"give {config.name} the pod's PID namespace", why, "ask for the mode POD there, too")
     if sandbox.config.uid_map:
         own.append(Namespace("user", pin_path(directory, "user")))
     return (*own, *shared)
+
+
+def target_pid(config: ContainerConfig) -> int:
+    """Return the host pid of the container whose PID namespace this one joins. Raises InvalidInput: it has ended."""
+    status = statuses.read(config.pid_of)
+    if status is None or status.state != "running" or not status.is_alive():
+        why = f"the container {config.pid_of} does not run"
+        raise InvalidInput(f"give {config.name} another container's PID namespace", why, "start that one first")
+    return status.pid
 
 
 def _mappings(lines: Map) -> tuple[IdMapping, ...]:
@@ -203,6 +225,11 @@ def mounts(config: ContainerConfig, sandbox: SandboxRecord) -> tuple[Mount, ...]
     return (*found, *sorted(own, key=_depth))
 
 
+def _rootfs_propagation(config: ContainerConfig) -> Literal["", "rshared"]:
+    """Return how the root's mounts propagate: what a container mounts can reach the host only from a shared root."""
+    return "rshared" if any(volume.propagation == "shared" for volume in config.volumes) else ""
+
+
 def _depth(mount: Mount) -> int:
     return Path(mount.destination).as_posix().rstrip("/").count("/")
 
@@ -210,6 +237,7 @@ def _depth(mount: Mount) -> int:
 def _volume(volume: Volume, config: SandboxConfig) -> Mount:
     """Return a volume's mount. In a user namespace its files belong to the same users as on disk, as in Kubernetes:
     what the container's root writes is root's."""
-    options = ("rbind", f"r{volume.propagation}", *(("ro",) if volume.readonly else ()))
+    access = ("rro",) if volume.recursive else ("ro",) if volume.readonly else ()
+    options = ("rbind", f"r{volume.propagation}", *access)
     uids, gids = _mappings(config.uid_map), _mappings(config.gid_map)
     return Mount(volume.destination, "bind", volume.source, options, uids, gids)

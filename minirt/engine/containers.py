@@ -12,6 +12,8 @@ import contextlib
 import os
 import time
 
+from msgspec import structs
+
 from minirt import paths
 from minirt.cgroups import lifecycle
 from minirt.cgroups import tree as cgroup_tree
@@ -71,6 +73,8 @@ def create(sandbox: SandboxRecord, config: ContainerConfig, image: Image, contai
         (directory / "rootfs").mkdir(mode=0o711)
         spec = spec_of(config, container_id, sandbox, image, overlay)
         seccomp.filter_of(spec.linux.seccomp)
+        record = structs.replace(record, user=spec.process.user)
+        store.save(record)
         specs.save(spec, directory / "config.json")
         undo.pop_all()
     return record

@@ -1,7 +1,7 @@
 """Container events of one owner: what the shims of its sandboxes tell, in one stream.
 
 shim ── event ──┐
-shim ── event ──┴▶ poll ─▶ (container id, state)        ◀── wake pipe: a sandbox has come
+shim ── event ──┴▶ poll ─▶ (container id, sandbox id, state)   ◀── wake pipe: a sandbox has come; what is told
 """
 
 import contextlib
@@ -16,6 +16,9 @@ from minirt.errors import MinirtError
 from minirt.shim import protocol
 from minirt.shim.client import ShimClient
 
+LAST = "deleted"
+"""The state that comes after all that a shim tells of a container."""
+
 
 class EventStream:
     """Subscriptions to shims. ``follow`` may be called from any thread, ``events`` is one thread's."""
@@ -26,6 +29,7 @@ class EventStream:
         self._poll.register(self._wake_r, select.POLLIN)
         self._shims: dict[int, ShimClient] = {}
         self._new: list[str] = []
+        self._told: list[tuple[str, str, str]] = []
         self._over = False
         self._lock = threading.Lock()  # the pipe's number is another file's as soon as it is closed
         for record in store.sandboxes(owner):
@@ -34,6 +38,11 @@ class EventStream:
     def follow(self, sandbox_id: str) -> None:
         """Have the stream tell of a sandbox's containers from now on."""
         self._new.append(sandbox_id)
+        self._ring()
+
+    def tell(self, container_id: str, sandbox_id: str, state: str) -> None:
+        """Add what no shim knows: that a container has been made, or deleted."""
+        self._told.append((container_id, sandbox_id, state))
         self._ring()
 
     def _ring(self) -> None:
@@ -50,8 +59,8 @@ class EventStream:
             os.close(self._wake_w)
             self._wake_w = -1
 
-    def events(self) -> Iterator[tuple[str, str]]:
-        """Yield (container id, new state), until ``cancel``."""
+    def events(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (container id, sandbox id, new state), until ``cancel``."""
         try:
             yield from self._read_on()
         finally:
@@ -62,16 +71,25 @@ class EventStream:
         self._over = True
         self._ring()
 
-    def _read_on(self) -> Iterator[tuple[str, str]]:
+    def _read_on(self) -> Iterator[tuple[str, str, str]]:
         while not self._over:
-            for fd, _ in self._poll.poll():
-                if fd == self._wake_r:
-                    os.read(self._wake_r, 512)
-                    self._subscribe()
-                    continue
-                event = self._read(fd)
-                if event:
-                    yield event["container"], event["state"]
+            ready = [fd for fd, _ in self._poll.poll()]
+            told = self._awake() if self._wake_r in ready else []
+            yield from (event for event in told if event[2] != LAST)
+            for fd in ready:
+                if fd in self._shims:
+                    sandbox_id = self._shims[fd].sandbox_id
+                    event = self._read(fd)
+                    if event:
+                        yield event["container"], sandbox_id, event["state"]
+            yield from (event for event in told if event[2] == LAST)
+
+    def _awake(self) -> list[tuple[str, str, str]]:
+        """Take what the wake pipe was rung for."""
+        os.read(self._wake_r, 512)
+        self._subscribe()
+        told, self._told = self._told, []
+        return told
 
     def _subscribe(self) -> None:
         while self._new:

@@ -1,53 +1,57 @@
 """The engine's pod face: the CRI's RPCs in this process (podface.py), on the lower floor's sandboxes and containers."""
 
+import contextlib
 import os
-import time
+from collections.abc import Callable
+from typing import Any
 
+import msgspec
 from msgspec import structs
 
-import minirt
 from minirt.cgroups import missing
 from minirt.cgroups import tree as cgroup_tree
 from minirt.crimessages import api_pb2 as cri
-from minirt.engine import capture, containers, messages, sandboxes, store
+from minirt.engine import capture, containers, inspection, messages, sandboxes, store, updating
 from minirt.engine.events import EventStream
+from minirt.engine.imageface import ImageFace
+from minirt.engine.nodeface import NodeFace
+from minirt.engine.podevents import ContainerEvents
 from minirt.engine.records import ContainerRecord, SandboxRecord
-from minirt.errors import Conflict, MinirtError, NotFound
+from minirt.engine.statsface import StatsFace, has
+from minirt.errors import AlreadyExists, Conflict, InvalidInput, MinirtError, NotFound, TimedOut
 from minirt.images.store import ImageStore
+from minirt.network.directories import Directories
+from minirt.shim import protocol
+from minirt.shim import status as statuses
+from minirt.shim.client import ShimClient
 from minirt.shim.zygote import Zygote
 
-EVENTS = {
-    "created": cri.ContainerEventType.CONTAINER_CREATED_EVENT,
-    "running": cri.ContainerEventType.CONTAINER_STARTED_EVENT,
-    "exited": cri.ContainerEventType.CONTAINER_STOPPED_EVENT,
-}
+CRI = "cri"
+"""The owner of what is made through the socket of ``minirt serve``."""
 
 
-class EngineFace:
-    """A runtime for one owner. ``zygote`` makes sandboxes (None: it makes none), and is older than any thread here."""
+class EngineFace(NodeFace, ImageFace, StatsFace):
+    """A runtime for one owner. ``zygote`` makes sandboxes (None: it makes none), and is older than any thread here.
+
+    Where the directories of ``cni`` hold a configuration, its plugins attach pods to a network, else our bridge does.
+    """
 
     def __init__(
-        self, zygote: Zygote | None, owner: str = "cli", *, trace: bool = False, best_effort: bool = False
+        self,
+        zygote: Zygote | None,
+        owner: str = "cli",
+        *,
+        trace: bool = False,
+        best_effort: bool = False,
+        cni: Directories | None = None,
     ) -> None:
+        super().__init__()
         self._zygote = zygote
         self._owner = owner
         self._trace = trace
         self._best_effort = best_effort
+        self._cni = cni
         self._streams: list[EventStream] = []
-
-    def Version(self, request: cri.VersionRequest) -> cri.VersionResponse:
-        """Name the runtime."""
-        return cri.VersionResponse(
-            version="0.1.0",
-            runtime_name="minirt",
-            runtime_version=minirt.__version__,
-            runtime_api_version="v1",
-        )
-
-    def Status(self, request: cri.StatusRequest) -> cri.StatusResponse:
-        """Say that it is ready: who has this face has the engine in its own process."""
-        ready = [cri.RuntimeCondition(type=name, status=True) for name in ("RuntimeReady", "NetworkReady")]
-        return cri.StatusResponse(status=cri.RuntimeStatus(conditions=ready))
 
     # --- sandboxes
 
@@ -66,26 +70,39 @@ class EngineFace:
         if not self._best_effort:
             missing.check(config.resources, config.name)
         kept, _ = missing.without_missing(config.resources, config.name)
-        config = structs.replace(config, resources=kept, cgroup=_in_our_tree(config.cgroup))
-        record = sandboxes.run(config, self._zygote)
+        if config.network == "bridge" and self._cni and _has_network(self._cni):
+            config = structs.replace(config, network="cni", cni=self._cni)
+        sandbox_id = sandboxes.new_id()
+        config = structs.replace(config, resources=kept, cgroup=self._cgroup(config.cgroup, sandbox_id))
+        record = sandboxes.run(config, self._zygote, sandbox_id)
         for stream in self._streams:
             stream.follow(record.id)
         return cri.RunPodSandboxResponse(pod_sandbox_id=record.id)
 
     def StopPodSandbox(self, request: cri.StopPodSandboxRequest) -> cri.StopPodSandboxResponse:
         """Stop a sandbox; an unknown one is fine."""
-        sandboxes.stop(request.pod_sandbox_id)
+        with contextlib.suppress(NotFound):
+            sandboxes.stop(store.sandbox_of(self._owner, request.pod_sandbox_id).id)
         return cri.StopPodSandboxResponse()
 
     def RemovePodSandbox(self, request: cri.RemovePodSandboxRequest) -> cri.RemovePodSandboxResponse:
         """Remove a sandbox; an unknown one is fine."""
-        sandboxes.remove(request.pod_sandbox_id)
+        with contextlib.suppress(NotFound):
+            sandbox = store.sandbox_of(self._owner, request.pod_sandbox_id)
+            found = store.containers(sandbox.id) if self._streams else []
+            sandboxes.remove(sandbox.id)
+            for record in found:
+                self._tell(record, "deleted")
         return cri.RemovePodSandboxResponse()
 
     def PodSandboxStatus(self, request: cri.PodSandboxStatusRequest) -> cri.PodSandboxStatusResponse:
-        """Return a sandbox's status. Raises NotFound."""
-        record = store.sandbox(request.pod_sandbox_id)
-        return cri.PodSandboxStatusResponse(status=messages.sandbox_status(record, sandboxes.is_ready(record)))
+        """Return a sandbox's status; with ``verbose`` all that is known of it, as JSON. Raises NotFound."""
+        record = store.sandbox_of(self._owner, request.pod_sandbox_id)
+        status = messages.sandbox_status(record, sandboxes.is_ready(record))
+        info = _told(inspection.of_pod, record, request.verbose)
+        if info and record.config.network == "cni" and record.state == "ready":
+            info["cni"] = _network_checked(record)
+        return cri.PodSandboxStatusResponse(status=status, info=info)
 
     def ListPodSandbox(self, request: cri.ListPodSandboxRequest) -> cri.ListPodSandboxResponse:
         """List this owner's sandboxes; a half-made one is none yet."""
@@ -93,11 +110,18 @@ class EngineFace:
         items = [
             messages.sandbox_item(record, sandboxes.is_ready(record))
             for record in self._sandboxes()
-            if wanted.id in {"", record.id} and _has(record.config.labels, wanted.label_selector)
+            if record.id.startswith(wanted.id) and has(record.config.labels, wanted.label_selector)
         ]
         if wanted.HasField("state"):
             items = [item for item in items if item.state == wanted.state.state]
         return cri.ListPodSandboxResponse(items=items)
+
+    def _cgroup(self, parent: str, sandbox_id: str) -> str:
+        """Return a sandbox's cgroup. Other callers than our own kubelet may give several sandboxes one parent."""
+        if self._owner != CRI:
+            return _in_our_tree(parent)
+        parent = _slice_path(parent) if parent.endswith(".slice") and "/" not in parent else parent.rstrip("/")
+        return f"{_in_our_tree(parent)}/{sandbox_id}" if parent else f"pod-{sandbox_id}"
 
     def _sandboxes(self) -> list[SandboxRecord]:
         return [one for one in store.sandboxes(self._owner) if one.state != "creating" and not one.config.single]
@@ -108,13 +132,19 @@ class EngineFace:
         """Make a container.
 
         Raises:
-            Conflict: the sandbox is stopped, or has a container of this name and attempt.
+            Conflict: the sandbox is stopped.
+        AlreadyExists: it has a container of this name and attempt.
             NotFound: the image is not here.
             ControllerMissing: a limit that this machine cannot keep.
         """
-        sandbox = store.sandbox(request.pod_sandbox_id)
+        sandbox = store.sandbox_of(self._owner, request.pod_sandbox_id)
         directory = sandbox.config.log_directory or request.sandbox_config.log_directory
         config = messages.container_config(request.config, directory)
+        if config.security.privileged and not sandbox.config.privileged and self._owner == CRI:
+            why = "its sandbox was not made for privileged containers"
+            raise InvalidInput(f"create {config.name} privileged", why, "make it with a privileged security context")
+        if config.pid_of:
+            config = structs.replace(config, pid_of=self._target(sandbox, config.pid_of))
         subject = f"{sandbox.config.name}/{config.name}"
         if not self._best_effort:
             missing.check(config.resources, subject)
@@ -123,29 +153,51 @@ class EngineFace:
         with store.locked(sandbox.id):
             for other in store.containers(sandbox.id):
                 if (other.config.name, other.config.attempt) == (config.name, config.attempt):
-                    raise Conflict(f"create {subject}", f"attempt {config.attempt} exists", "remove it first")
+                    raise AlreadyExists(f"create {subject}", f"attempt {config.attempt} exists", "remove it first")
             record = containers.create(
                 store.sandbox(sandbox.id), structs.replace(config, resources=kept), image, sandboxes.new_id()
             )
+        self._tell(record, "made")
         return cri.CreateContainerResponse(container_id=record.id)
 
+    def _target(self, sandbox: SandboxRecord, key: str) -> str:
+        """Return the whole id of the container whose PID namespace another one joins.
+
+        Raises:
+            InvalidInput: it is not this pod's.
+        """
+        with contextlib.suppress(NotFound):
+            found = store.container_of(self._owner, key)
+            if found.sandbox_id == sandbox.id:
+                return found.id
+        raise InvalidInput(f"join the PID namespace of {key}", "the pod has no such container", "name one of its own")
+
     def StartContainer(self, request: cri.StartContainerRequest) -> cri.StartContainerResponse:
-        """Start a container."""
-        containers.start(store.container(request.container_id))
+        """Start a container; on return its execve has succeeded.
+
+        Raises:
+            Conflict: it has been started before, or its sandbox is stopped.
+        """
+        record = store.container_of(self._owner, request.container_id)
+        sandbox = store.sandbox(record.sandbox_id)
+        if sandbox.state != "ready":
+            raise Conflict(f"start {record.config.name}", f"its sandbox is {sandbox.state}", "make a new sandbox")
+        containers.start(record)
         return cri.StartContainerResponse()
 
     def StopContainer(self, request: cri.StopContainerRequest) -> cri.StopContainerResponse:
         """Stop a container; an unknown one is fine."""
-        record = _container_or_none(request.container_id)
+        record = self._container_or_none(request.container_id)
         if record:
             containers.stop(record, request.timeout)
         return cri.StopContainerResponse()
 
     def RemoveContainer(self, request: cri.RemoveContainerRequest) -> cri.RemoveContainerResponse:
         """Remove a container, killing it if it runs; an unknown one is fine."""
-        record = _container_or_none(request.container_id)
+        record = self._container_or_none(request.container_id)
         if record:
             containers.remove(record, force=True)
+            self._tell(record, "deleted")
         return cri.RemoveContainerResponse()
 
     def ListContainers(self, request: cri.ListContainersRequest) -> cri.ListContainersResponse:
@@ -155,104 +207,119 @@ class EngineFace:
             messages.container_item(record, containers.status(record))
             for record in store.containers(wanted.pod_sandbox_id or None, self._owner)
             if record.id != record.sandbox_id
-            and wanted.id in {"", record.id}
-            and _has(record.config.labels, wanted.label_selector)
+            and record.id.startswith(wanted.id)
+            and has(record.config.labels, wanted.label_selector)
         ]
         if wanted.HasField("state"):
             found = [item for item in found if item.state == wanted.state.state]
         return cri.ListContainersResponse(containers=found)
 
     def ContainerStatus(self, request: cri.ContainerStatusRequest) -> cri.ContainerStatusResponse:
-        """Return a container's status. Raises NotFound."""
-        record = store.container(request.container_id)
-        return cri.ContainerStatusResponse(status=messages.container_status(record, containers.status(record)))
+        """Return a container's status; with ``verbose`` all that is known of it, as JSON. Raises NotFound."""
+        record = store.container_of(self._owner, request.container_id)
+        status = messages.container_status(record, containers.status(record))
+        return cri.ContainerStatusResponse(status=status, info=_told(inspection.of_container, record, request.verbose))
 
     def ExecSync(self, request: cri.ExecSyncRequest) -> cri.ExecSyncResponse:
         """Run a command in a container.
 
         Raises:
-            MinirtError: it ran out of time, and was killed.
+            TimedOut: it was killed, with all that it had started.
         """
-        record = store.container(request.container_id)
+        record = store.container_of(self._owner, request.container_id)
         found = capture.run(record, tuple(request.cmd), request.timeout)
         if found.exit_code is None:
-            raise MinirtError(
-                f"exec in {record.config.name}", f"it took longer than {request.timeout} s, and was killed"
-            )
+            raise TimedOut(f"exec in {record.config.name}", f"it took longer than {request.timeout} s, and was killed")
         return cri.ExecSyncResponse(stdout=found.stdout, stderr=found.stderr, exit_code=found.exit_code)
 
-    def GetContainerEvents(self, request: cri.GetEventsRequest) -> "ContainerEvents":
+    def UpdateContainerResources(
+        self, request: cri.UpdateContainerResourcesRequest
+    ) -> cri.UpdateContainerResourcesResponse:
+        """Change the limits of a created or running container in place, all or none.
+
+        Raises:
+            Conflict: it has ended, or uses more memory than it may from now on.
+            ControllerMissing: a limit that this machine cannot keep.
+        """
+        record = store.container_of(self._owner, request.container_id)
+        with store.locked(record.sandbox_id):
+            record = store.container(record.id)
+            state = containers.status(record).state
+            if state not in {"created", "running"}:
+                raise Conflict(f"update {record.config.name}", f"it is {state}", "limits are of what runs, or will")
+            wanted = updating.laid_over(messages.resources(request.linux), record.config.resources)
+            if not self._best_effort:
+                missing.check(wanted, record.config.name)
+            kept, _ = missing.without_missing(wanted, record.config.name)
+            updating.update(record, kept, running=statuses.read(record.id) is not None)
+        return cri.UpdateContainerResourcesResponse()
+
+    def UpdatePodSandboxResources(
+        self, request: cri.UpdatePodSandboxResourcesRequest
+    ) -> cri.UpdatePodSandboxResourcesResponse:
+        """Take note that a kubelet has changed a pod's cgroup: it is the parent of ours, and needs nothing here."""
+        store.sandbox_of(self._owner, request.pod_sandbox_id)
+        return cri.UpdatePodSandboxResourcesResponse()
+
+    def ReopenContainerLog(self, request: cri.ReopenContainerLogRequest) -> cri.ReopenContainerLogResponse:
+        """Open a running container's log anew: its file has been renamed.
+
+        Raises:
+            Conflict: it does not run; then no file is made.
+        """
+        record = store.container_of(self._owner, request.container_id)
+        if (state := containers.status(record).state) != "running":
+            raise Conflict(f"reopen the log of {record.config.name}", f"it is {state}")
+        with ShimClient(record.sandbox_id) as shim:
+            shim.call(protocol.ReopenLog(container=record.id))
+        return cri.ReopenContainerLogResponse()
+
+    def _container_or_none(self, key: str) -> ContainerRecord | None:
+        try:
+            return store.container_of(self._owner, key)
+        except NotFound:
+            return None
+
+    def GetContainerEvents(self, request: cri.GetEventsRequest) -> ContainerEvents:
         """Return what happens to this owner's containers from now on, until it is cancelled."""
-        return ContainerEvents(EventStream(self._owner), self._streams)
+        stream = EventStream(self._owner)
+        self._streams.append(stream)
+        return ContainerEvents(stream, self._streams.remove)
 
-    # --- images
-
-    def PullImage(self, request: cri.PullImageRequest) -> cri.PullImageResponse:
-        """Fetch an image."""
-        credentials = messages.credentials(request.auth)
-        return cri.PullImageResponse(image_ref=ImageStore().pull(request.image.image, credentials=credentials).id)
-
-    def ImageStatus(self, request: cri.ImageStatusRequest) -> cri.ImageStatusResponse:
-        """Return an image, or nothing."""
-        try:
-            return cri.ImageStatusResponse(image=messages.image(ImageStore().get(request.image.image)))
-        except NotFound:
-            return cri.ImageStatusResponse()
-
-    def ListImages(self, request: cri.ListImagesRequest) -> cri.ListImagesResponse:
-        """List images."""
-        wanted = request.filter.image.image
-        if wanted:
-            return cri.ListImagesResponse(images=[found for found in [self._image(wanted)] if found])
-        return cri.ListImagesResponse(images=[messages.image(one) for one in ImageStore().list()])
-
-    def _image(self, name: str) -> cri.Image | None:
-        found = self.ImageStatus(cri.ImageStatusRequest(image=cri.ImageSpec(image=name)))
-        return found.image if found.HasField("image") else None
-
-    def RemoveImage(self, request: cri.RemoveImageRequest) -> cri.RemoveImageResponse:
-        """Remove an image with all its names; an unknown one is fine."""
-        images = ImageStore()
-        try:
-            images.remove(images.get(request.image.image).id, force=True)
-        except NotFound:
-            return cri.RemoveImageResponse()
-        return cri.RemoveImageResponse()
+    def _tell(self, record: ContainerRecord, state: str) -> None:
+        for stream in list(self._streams):
+            stream.tell(record.id, record.sandbox_id, state)
 
 
-class ContainerEvents:
-    """A stream of events; any thread may ``cancel`` it, and its reader sees the end."""
-
-    def __init__(self, stream: EventStream, open_streams: list[EventStream]) -> None:
-        self._stream = stream
-        self._open_streams = open_streams
-        self._events = stream.events()
-        open_streams.append(stream)
-
-    def __iter__(self) -> "ContainerEvents":
-        return self
-
-    def __next__(self) -> cri.ContainerEventResponse:
-        container_id, state = next(self._events)
-        return cri.ContainerEventResponse(
-            container_id=container_id, container_event_type=EVENTS[state], created_at=time.time_ns()
-        )
-
-    def cancel(self) -> None:
-        """End the stream."""
-        self._open_streams.remove(self._stream)
-        self._stream.cancel()
+def _told(
+    tell: Callable[[Any], dict[str, Any]], record: SandboxRecord | ContainerRecord, wanted: bool
+) -> dict[str, str]:
+    return {"info": msgspec.json.encode(tell(record)).decode()} if wanted else {}
 
 
-def _container_or_none(container_id: str) -> ContainerRecord | None:
+def _network_checked(record: SandboxRecord) -> str:
+    """Return what CNI's plugins say of a sandbox's network: "ok", or what is wrong."""
+    from minirt import paths
+    from minirt.network import cni
+
     try:
-        return store.container(container_id)
-    except NotFound:
-        return None
+        cni.check(paths.sandbox_dir(record.id))
+    except MinirtError as error:
+        return str(error)
+    return "ok"
 
 
-def _has(labels: dict[str, str], wanted: object) -> bool:
-    return all(labels.get(key) == value for key, value in dict(wanted).items())  # type: ignore[call-overload]
+def _has_network(directories: Directories) -> bool:
+    """Say whether there is a CNI configuration. Raises InvalidInput: it cannot be used."""
+    from minirt.network import cni
+
+    return cni.find(directories) is not None
+
+
+def _slice_path(name: str) -> str:
+    """Return where systemd puts a slice: each dash is a level. Source: systemd.slice(5)."""
+    parts = name.removesuffix(".slice").split("-")
+    return "/" + "/".join("-".join(parts[: count + 1]) + ".slice" for count in range(len(parts)))
 
 
 def _in_our_tree(cgroup: str) -> str:

@@ -21,6 +21,7 @@ def of_container(record: ContainerRecord) -> dict[str, Any]:
     cgroup = cgroup_tree.find().at(record.cgroup)
     return {
         "id": record.id,
+        "pid": status.pid if status.state == "running" else 0,
         "name": record.config.name,
         "sandbox": record.sandbox_id,
         "created": moment(record.created_at),

@@ -3,14 +3,15 @@
 Pure but for the look at what a message names on this node: devices, and seccomp profiles.
 """
 
+import signal
 from collections.abc import Iterable
-from pathlib import Path
 
 from msgspec import structs
 
-from minirt.cgroups.resources import Cpu, DeviceRule, Memory, Resources
+from minirt.cgroups.resources import Cpu, DeviceRule, HugepageLimit, Memory, Resources
 from minirt.crimessages import api_pb2 as cri
-from minirt.engine import idmessages
+from minirt.engine import hostpaths, idmessages
+from minirt.engine.confinement import PROFILES, refuse, refuse_selinux, seccomp_of, security
 from minirt.engine.devices import devices_at, rules_for
 from minirt.engine.records import (
     ContainerConfig,
@@ -19,23 +20,22 @@ from minirt.engine.records import (
     Port,
     SandboxConfig,
     SandboxRecord,
-    Security,
-    Volume,
 )
-from minirt.errors import InvalidInput, Unsupported
+from minirt.errors import InvalidInput
 from minirt.images.credentials import Credentials, Entry, of_entry
 from minirt.images.image import Image
 from minirt.oci.spec import Device
-from minirt.security import profile as profiles
 from minirt.shim.status import Status
 
 MODES: dict[int, Mode] = {
     cri.NamespaceMode.POD: "pod",
     cri.NamespaceMode.CONTAINER: "private",
     cri.NamespaceMode.NODE: "host",
+    cri.NamespaceMode.TARGET: "private",
 }
-PROFILES = cri.SecurityProfile.ProfileType
 PROTOCOLS = {cri.Protocol.TCP: "tcp", cri.Protocol.UDP: "udp", cri.Protocol.SCTP: "sctp"}
+START_ERROR_CODE = 128
+HALF_OF_REALTIME = 15
 STATES = {
     "created": cri.ContainerState.CONTAINER_CREATED,
     "running": cri.ContainerState.CONTAINER_RUNNING,
@@ -51,13 +51,16 @@ def sandbox_config(config: cri.PodSandboxConfig, owner: str, *, trace: bool = Fa
     that is none: pause is a loop in C that only waits.
 
     Raises:
+        InvalidInput: it has no name.
         Unsupported: something this version does not do; it is named.
     """
+    if not config.metadata.name:
+        raise InvalidInput("make a sandbox", "its configuration names no pod", "give it metadata")
     linux = config.linux
     context = linux.security_context
     options = context.namespace_options
-    _refuse_profiles(context)
-    _refuse(context.seccomp.profile_type == PROFILES.Localhost, "a seccomp profile of one's own for a sandbox")
+    refuse_selinux(context)
+    refuse(seccomp_of(context)[0] == PROFILES.Localhost, "a seccomp profile of one's own for a sandbox")
     dns = config.dns_config
     uid_map, gid_map = idmessages.maps(options)
     return SandboxConfig(
@@ -68,8 +71,8 @@ def sandbox_config(config: cri.PodSandboxConfig, owner: str, *, trace: bool = Fa
         owner=owner,
         hostname=config.hostname,
         network="host" if options.network == cri.NamespaceMode.NODE else "bridge",
-        pid=_mode(options.pid),
-        ipc=_mode(options.ipc),
+        pid=_sandbox_mode(options.pid),
+        ipc=_sandbox_mode(options.ipc),
         cgroup=linux.cgroup_parent,
         resources=resources(linux.resources),
         sysctls=dict(linux.sysctls),
@@ -80,49 +83,33 @@ def sandbox_config(config: cri.PodSandboxConfig, owner: str, *, trace: bool = Fa
         labels=dict(config.labels),
         annotations=dict(config.annotations),
         log_directory=config.log_directory,
+        privileged=context.privileged,
         trace=trace,
         uid_map=uid_map,
         gid_map=gid_map,
     )
 
 
-def _mode(mode: int) -> Mode:
-    if mode not in MODES:
-        raise Unsupported("make the sandbox", "the namespace mode TARGET is not supported yet", "use POD or CONTAINER")
+def _sandbox_mode(mode: int) -> Mode:
+    if mode == cri.NamespaceMode.TARGET:
+        raise InvalidInput(
+            "make the sandbox", "the namespace mode TARGET is a container's", "use POD, CONTAINER or NODE"
+        )
     return MODES[mode]
+
+
+def _target(options: cri.NamespaceOption) -> str:
+    """Return the container whose PID namespace is to be joined, "" for none. Raises InvalidInput: it is not named."""
+    if options.pid != cri.NamespaceMode.TARGET:
+        return ""
+    if not options.target_id:
+        raise InvalidInput("use the PID mode TARGET", "it names no container", "give target_id")
+    return options.target_id
 
 
 def _port(mapping: cri.PortMapping) -> Port:
     protocol = PROTOCOLS[mapping.protocol]
     return Port(mapping.container_port, mapping.host_port, protocol, mapping.host_ip)  # type: ignore[arg-type]
-
-
-def _refuse(asked: bool, name: str) -> None:
-    if asked:
-        raise Unsupported(f"use {name}", "it is not supported yet", "leave it out")
-
-
-def _refuse_profiles(context: cri.LinuxSandboxSecurityContext | cri.LinuxContainerSecurityContext) -> None:
-    """Refuse what would be ignored: an AppArmor profile other than none, SELinux labels, seccomp's old field."""
-    old = context.seccomp_profile_path not in ("", "unconfined") and not context.HasField("seccomp")
-    _refuse(old, "seccomp_profile_path without seccomp")
-    loaded = context.HasField("apparmor") and context.apparmor.profile_type != PROFILES.Unconfined
-    _refuse(loaded, "an apparmor profile")
-    _refuse(bool(context.selinux_options.type or context.selinux_options.level), "SELinux options")
-
-
-def _seccomp(context: cri.LinuxContainerSecurityContext) -> profiles.Choice:
-    """Return a container's seccomp profile. None named is none, and so is a privileged container's, as in containerd.
-
-    Raises:
-        InvalidInput: a profile on this node is missing or wrong.
-    """
-    asked = context.seccomp
-    if context.privileged or not context.HasField("seccomp") or asked.profile_type == PROFILES.Unconfined:
-        return "unconfined"
-    if asked.profile_type == PROFILES.RuntimeDefault:
-        return "default"
-    return profiles.load(Path(asked.localhost_ref))
 
 
 def container_config(config: cri.ContainerConfig, log_directory: str) -> ContainerConfig:
@@ -133,8 +120,7 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
         Unsupported: something this version does not do; it is named.
     """
     context = config.linux.security_context
-    _refuse_profiles(context)
-    _refuse(bool(config.CDI_devices), "CDI devices")
+    refuse(bool(config.CDI_devices), "CDI devices")
     limits = config.linux.resources
     nodes, rules = _devices(config.devices)
     return ContainerConfig(
@@ -145,51 +131,27 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
         args=tuple(config.args),
         env=tuple((pair.key, pair.value) for pair in config.envs),
         cwd=config.working_dir,
-        volumes=tuple(_volume(mount) for mount in config.mounts),
+        volumes=tuple(hostpaths.volume(mount) for mount in config.mounts),
         devices=nodes,
-        security=_security(context),
+        security=security(context),
         resources=structs.replace(resources(limits), devices=rules),
         oom_score_adj=limits.oom_score_adj if config.linux.HasField("resources") else None,
+        pid=MODES[context.namespace_options.pid] if context.HasField("namespace_options") else None,
+        pid_of=_target(context.namespace_options),
         terminal=config.tty,
         stdin=config.stdin,
         stdin_once=config.stdin_once,
-        stop_signal=cri.Signal.Name(config.stop_signal).removeprefix("RUNTIME_DEFAULT").replace("PLUS", "+"),
+        stop_signal=_signal_name(config.stop_signal),
         log_path=f"{log_directory}/{config.log_path}" if log_directory and config.log_path else "",
         labels=dict(config.labels),
         annotations=dict(config.annotations),
     )
 
 
-def _security(context: cri.LinuxContainerSecurityContext) -> Security:
-    user = str(context.run_as_user.value) if context.HasField("run_as_user") else context.run_as_username
-    if context.HasField("run_as_group"):
-        if not user:
-            raise InvalidInput("use runAsGroup", "it is given without a user", "give runAsUser, too")
-        user += f":{context.run_as_group.value}"
-    capabilities = context.capabilities
-    return Security(
-        user=user,
-        groups=tuple(context.supplemental_groups),
-        image_groups=context.supplemental_groups_policy == cri.SupplementalGroupsPolicy.Merge,
-        add=tuple(capabilities.add_capabilities),
-        drop=tuple(capabilities.drop_capabilities),
-        ambient=tuple(capabilities.add_ambient_capabilities),
-        privileged=context.privileged,
-        readonly_rootfs=context.readonly_rootfs,
-        no_new_privileges=context.no_new_privs,
-        masked=tuple(context.masked_paths),
-        readonly=tuple(context.readonly_paths),
-        seccomp=_seccomp(context),
-    )
-
-
-def _volume(mount: cri.Mount) -> Volume:
-    _refuse(mount.propagation == cri.MountPropagation.PROPAGATION_BIDIRECTIONAL, "mountPropagation: Bidirectional")
-    _refuse(mount.recursive_read_only, "recursiveReadOnly")
-    _refuse(mount.HasField("image") and bool(mount.image.image), "an image volume")
-    _refuse(bool(mount.uidMappings or mount.gidMappings), "an idmapped mount")
-    slave = mount.propagation == cri.MountPropagation.PROPAGATION_HOST_TO_CONTAINER
-    return Volume(mount.host_path, mount.container_path, mount.readonly, "slave" if slave else "private")
+def _signal_name(asked: cri.Signal.ValueType) -> str:
+    """Return a signal in the engine's words, "" for the image's."""
+    name = cri.Signal.Name(asked).removeprefix("RUNTIME_DEFAULT")
+    return name.replace("PLUS", "+").replace("MINUS", "-")
 
 
 def _devices(asked: Iterable[cri.Device]) -> tuple[tuple[Device, ...], tuple[DeviceRule, ...]]:
@@ -213,17 +175,14 @@ def resources(limits: cri.LinuxContainerResources) -> Resources:
         mems=limits.cpuset_mems,
     )
     memory = Memory(limit=limits.memory_limit_in_bytes or None, swap=limits.memory_swap_limit_in_bytes or None)
-    _refuse(any(page.limit for page in limits.hugepage_limits), "a limit of huge pages")
     return Resources(
         memory=memory if memory != Memory() else None,
         cpu=cpu if cpu != Cpu() else None,
+        hugepage_limits=tuple(
+            HugepageLimit(page.page_size, page.limit) for page in limits.hugepage_limits if page.limit
+        ),
         unified=dict(limits.unified),
     )
-
-
-def without_limits(config: ContainerConfig, kept: Resources) -> ContainerConfig:
-    """Return ``config`` with the limits that this machine can keep."""
-    return structs.replace(config, resources=kept)
 
 
 def sandbox_state(ready: bool) -> cri.PodSandboxState.ValueType:
@@ -264,7 +223,9 @@ def sandbox_status(record: SandboxRecord, ready: bool) -> cri.PodSandboxStatus:
         metadata=sandbox_metadata(record),
         state=sandbox_state(ready),
         created_at=record.created_at,
-        network=cri.PodSandboxNetworkStatus(ip=record.address),
+        network=cri.PodSandboxNetworkStatus(
+            ip=record.address, additional_ips=[cri.PodIP(ip=one) for one in record.further_addresses]
+        ),
         linux=cri.LinuxPodSandboxStatus(namespaces=cri.Namespace(options=options)),
         labels=config.labels,
         annotations=config.annotations,
@@ -292,8 +253,6 @@ def container_status(record: ContainerRecord, status: Status) -> cri.ContainerSt
     """Return a container as ContainerStatus shows it."""
     config = record.config
     exited = status.state == "exited"
-    slave = cri.MountPropagation.PROPAGATION_HOST_TO_CONTAINER
-    private = cri.MountPropagation.PROPAGATION_PRIVATE
     return cri.ContainerStatus(
         id=record.id,
         metadata=cri.ContainerMetadata(name=config.name, attempt=config.attempt),
@@ -301,7 +260,7 @@ def container_status(record: ContainerRecord, status: Status) -> cri.ContainerSt
         created_at=record.created_at,
         started_at=status.started_at,
         finished_at=status.finished_at,
-        exit_code=status.exit_code if exited else 0,
+        exit_code=_exit_code(status) if exited else 0,
         image=cri.ImageSpec(image=config.image),
         image_ref=record.image_id,
         image_id=record.image_id,
@@ -309,17 +268,54 @@ def container_status(record: ContainerRecord, status: Status) -> cri.ContainerSt
         message=status.message or "\n".join(status.warnings),
         labels=config.labels,
         annotations=config.annotations,
-        mounts=[
-            cri.Mount(
-                container_path=volume.destination,
-                host_path=volume.source,
-                readonly=volume.readonly,
-                propagation=slave if volume.propagation == "slave" else private,
-            )
-            for volume in config.volumes
-        ],
+        mounts=[hostpaths.message(volume) for volume in config.volumes],
         log_path=record.log_path,
+        resources=cri.ContainerResources(linux=limits_message(config)),
+        user=_user(record),
+        stop_signal=_signal(record.stop_signal),
     )
+
+
+def _user(record: ContainerRecord) -> cri.ContainerUser:
+    who = record.user
+    return cri.ContainerUser(
+        linux=cri.LinuxContainerUser(uid=who.uid, gid=who.gid, supplemental_groups=who.additional_gids)
+    )
+
+
+def _signal(number: int) -> cri.Signal.ValueType:
+    """Return a signal in the CRI's words; the C library keeps the first real-time signals for itself."""
+    try:
+        return cri.Signal.Value(signal.Signals(number).name.replace("+", "PLUS").replace("-", "MINUS"))
+    except ValueError:
+        offset = number - signal.SIGRTMIN
+        name = f"SIGRTMINPLUS{offset}" if offset <= HALF_OF_REALTIME else f"SIGRTMAXMINUS{signal.SIGRTMAX - number}"
+        return cri.Signal.Value(name)
+
+
+def limits_message(config: ContainerConfig) -> cri.LinuxContainerResources:
+    """Return a container's limits as the CRI has them."""
+    found = config.resources
+    cpu, memory = found.cpu or Cpu(), found.memory or Memory()
+    return cri.LinuxContainerResources(
+        cpu_shares=cpu.shares or 0,
+        cpu_quota=cpu.quota or 0,
+        cpu_period=cpu.period or 0,
+        cpuset_cpus=cpu.cpus,
+        cpuset_mems=cpu.mems,
+        memory_limit_in_bytes=memory.limit or 0,
+        memory_swap_limit_in_bytes=memory.swap or 0,
+        oom_score_adj=config.oom_score_adj or 0,
+        hugepage_limits=[
+            cri.HugepageLimit(page_size=page.page_size, limit=page.limit) for page in found.hugepage_limits
+        ],
+        unified=found.unified,
+    )
+
+
+def _exit_code(status: Status) -> int:
+    """Return an exit code as kubelets know it from containerd: whatever was wrong with a start is 128."""
+    return START_ERROR_CODE if status.reason == "StartError" else status.exit_code
 
 
 def image(found: Image) -> cri.Image:

@@ -1,6 +1,7 @@
-"""Names of containers of the command line: each is a symbolic link that says whose it is.
+"""Names of the command line's containers, and of pods: each is a symbolic link that says whose it is.
 
-    /run/minirt/names/web ─▶ "<container id>:<pid>:<start time>"
+    /run/minirt/names/web         ─▶ "<container id>:<pid>:<start time>"
+    /run/minirt/names/pod-<hash>  ─▶ "<sandbox id>:…"     owner, name, namespace, uid and attempt, hashed
 
 A name is taken before anything of its container exists, by the process whose pid and start time are in it. It is free
 again when that process has ended and there is no container. It is taken and given back under a lock on the directory:
@@ -14,26 +15,56 @@ from pathlib import Path
 
 from minirt import paths
 from minirt.engine import store
-from minirt.errors import Conflict, NotFound
+from minirt.engine.records import SandboxConfig
+from minirt.errors import AlreadyExists, NotFound
 
 
 def reserve(name: str, record_id: str) -> None:
     """Take a name for a container that this process is about to make.
 
     Raises:
-        Conflict: another has it.
+        AlreadyExists: another has it.
     """
+    if holder := _take(paths.checked_id(name), record_id):
+        raise AlreadyExists(
+            f"use the name {name!r}",
+            f"container {holder[:12]} has it",
+            f"remove it first (minirt rm {name}), or choose another name",
+        )
+
+
+def reserve_sandbox(config: SandboxConfig, sandbox_id: str) -> None:
+    """Take a pod's name, namespace, uid and attempt for a sandbox that this process is about to make.
+
+    Raises:
+        AlreadyExists: another has them.
+    """
+    if holder := _take(of_sandbox(config), sandbox_id):
+        raise AlreadyExists(
+            f"make a sandbox for {config.namespace}/{config.name}",
+            f"attempt {config.attempt} of the pod {config.uid} is sandbox {holder}",
+            "remove that one first, or count the attempt up",
+        )
+
+
+def of_sandbox(config: SandboxConfig) -> str:
+    """Return the name under which a pod's names are taken together."""
+    import hashlib
+
+    words = "\0".join((config.owner, config.name, config.namespace, config.uid, str(config.attempt)))
+    return "pod-" + hashlib.sha256(words.encode()).hexdigest()[:40]
+
+
+def _take(name: str, record_id: str) -> str:
+    """Take a name, and return ""; or return the id of who has it."""
     _directory().mkdir(parents=True, exist_ok=True)
     with store.flocked(_directory()):
-        link = _directory() / paths.checked_id(name)
+        link = _directory() / name
         if holder := _holder(link):
-            raise Conflict(
-                f"use the name {name!r}",
-                f"container {holder[:12]} has it",
-                f"remove it first (minirt rm {name}), or choose another name",
-            )
+            return holder
         link.unlink(missing_ok=True)
         link.symlink_to(":".join(map(str, (record_id, *store.me()))))
+    return ""
 
 
 def release(name: str, record_id: str) -> None:

@@ -13,11 +13,13 @@ from msgspec import Struct, field
 
 from minirt.cgroups.resources import Resources
 from minirt.namespaces.idmap import Map
-from minirt.oci.spec import Device, Rlimit
+from minirt.network.directories import Directories
+from minirt.oci.spec import Device, Rlimit, User
 from minirt.security.profile import Choice
 
 Mode = Literal["private", "pod", "host"]
-Network = Literal["none", "host", "bridge"]
+Network = Literal["none", "host", "bridge", "cni"]
+Propagation = Literal["private", "slave", "shared"]
 Protocol = Literal["tcp", "udp", "sctp"]
 
 
@@ -33,7 +35,8 @@ class Port(Struct, frozen=True, omit_defaults=True):
 class SandboxConfig(Struct, frozen=True, omit_defaults=True):
     """A sandbox as asked for. ``owner`` is who lists it: ``cli``, ``cri``, or a kubelet's name.
 
-    ``dns_servers`` empty: the host's resolv.conf. ``single``: it ends with its one container (``minirt run``).
+    ``dns_servers`` empty: the host's resolv.conf. ``cni``: where the network "cni" is found.
+    ``single``: it ends with its one container (``minirt run``).
     ``uid_map`` and ``gid_map`` are those of its user namespace, empty for the host's; with ``auto_ids`` a free range is
     found when it is made.
     """
@@ -55,10 +58,12 @@ class SandboxConfig(Struct, frozen=True, omit_defaults=True):
     dns_options: tuple[str, ...] = ()
     extra_hosts: tuple[tuple[str, str], ...] = ()
     ports: tuple[Port, ...] = ()
+    cni: Directories | None = None
     shm_bytes: int = 64 << 20
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     log_directory: str = ""
+    privileged: bool = False
     single: bool = False
     trace: bool = False
     uid_map: Map = ()
@@ -67,12 +72,13 @@ class SandboxConfig(Struct, frozen=True, omit_defaults=True):
 
 
 class Volume(Struct, frozen=True, omit_defaults=True):
-    """A file or directory of the host, shown in the container."""
+    """A file or directory of the host, shown in the container. ``recursive``: read-only with all mounts below it."""
 
     source: str
     destination: str
     readonly: bool = False
-    propagation: Literal["private", "slave"] = "private"
+    propagation: Propagation = "private"
+    recursive: bool = False
 
 
 class Tmpfs(Struct, frozen=True):
@@ -104,6 +110,7 @@ class ContainerConfig(Struct, frozen=True, omit_defaults=True):
     """A container as asked for. ``command`` replaces the image's entrypoint, ``args`` its arguments.
 
     ``init`` is a program of the host's that is to be PID 1 and run the command ("": the command is PID 1).
+    ``pid`` None: as its sandbox says; ``pid_of``: it joins the PID namespace of the container of that id.
     """
 
     name: str
@@ -121,6 +128,8 @@ class ContainerConfig(Struct, frozen=True, omit_defaults=True):
     resources: Resources = Resources()
     rlimits: tuple[Rlimit, ...] = ()
     oom_score_adj: int | None = None
+    pid: Mode | None = None
+    pid_of: str = ""
     terminal: bool = False
     stdin: bool = False
     stdin_once: bool = False
@@ -132,7 +141,10 @@ class ContainerConfig(Struct, frozen=True, omit_defaults=True):
 
 
 class SandboxRecord(Struct, frozen=True, omit_defaults=True):
-    """A sandbox on disk. ``creator`` is who makes it (pid, start time); "creating" with a dead creator is half made."""
+    """A sandbox on disk. ``creator`` is who makes it (pid, start time); "creating" with a dead creator is half made.
+
+    ``shim`` is its shim's pid and start time, once it is ready.
+    """
 
     id: str
     config: SandboxConfig
@@ -140,7 +152,9 @@ class SandboxRecord(Struct, frozen=True, omit_defaults=True):
     state: Literal["creating", "ready", "stopped"]
     created_at: int
     creator: tuple[int, int] = (0, 0)
+    shim: tuple[int, int] = (0, 0)
     address: str = ""
+    further_addresses: tuple[str, ...] = ()
 
 
 class ContainerRecord(Struct, frozen=True, omit_defaults=True):
@@ -155,5 +169,6 @@ class ContainerRecord(Struct, frozen=True, omit_defaults=True):
     cgroup: str
     log_path: str
     stop_signal: int = 15
+    user: User = User()
     owner: str = "cli"
     creator: tuple[int, int] = (0, 0)

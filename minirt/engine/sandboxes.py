@@ -21,10 +21,11 @@ from msgspec import structs
 from minirt import journal, paths
 from minirt.cgroups import lifecycle
 from minirt.cgroups import tree as cgroup_tree
-from minirt.engine import idranges, leftovers, store
+from minirt.engine import idranges, leftovers, names, store
 from minirt.engine.compile import shared_kinds
 from minirt.engine.records import SandboxConfig, SandboxRecord
-from minirt.errors import Conflict, InvalidInput, MinirtError, NotFound, raised_as_step
+from minirt.errors import Conflict, InvalidInput, MinirtError, NetworkError, NotFound, raised_as_step
+from minirt.linux import process
 from minirt.pod import files, sandbox
 from minirt.shim import protocol
 from minirt.shim import status as statuses
@@ -35,6 +36,14 @@ if TYPE_CHECKING:
     from minirt.network.settings import PortMapping
 
 NEVER_ATTACHED = ("none", "host")
+SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15} | {
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+    "Pi": 2**50,
+}
+"""Of a quantity of bandwidth."""
 
 
 def new_id() -> str:
@@ -46,21 +55,31 @@ def run(config: SandboxConfig, zygote: Zygote, sandbox_id: str = "") -> SandboxR
     """Make a sandbox and return its record; on any failure nothing of it is left.
 
     Raises:
+        AlreadyExists: this attempt of the pod has a sandbox.
         MinirtError: the step that failed.
     """
     sandbox_id = sandbox_id or new_id()
     config = completed(config, sandbox_id)
     directory = paths.sandbox_dir(sandbox_id)
     with raised_as_step(f"make sandbox {config.name}"), contextlib.ExitStack() as undo:
+        if not config.single:
+            names.reserve_sandbox(config, sandbox_id)
+            undo.callback(names.release, names.of_sandbox(config), sandbox_id)
         with idranges.allotted(config) as config:
             record = _new_record(config, sandbox_id)
             store.create(record)
         undo.callback(remove, sandbox_id)
         trace = _trace(directory) if config.trace else ""
-        zygote.spawn_shim(sandbox_id, trace)
-        address = _build(record)
+        shim = zygote.spawn_shim(sandbox_id, trace)
+        address, *further = _build(record) or [""]
         _write_files(directory, config, address)
-        record = structs.replace(record, state="ready", address=address)
+        record = structs.replace(
+            record,
+            state="ready",
+            shim=(shim, process.start_time(shim)),
+            address=address,
+            further_addresses=tuple(further),
+        )
         store.save(record)
         undo.pop_all()
     return record
@@ -105,10 +124,10 @@ def _hostname(config: SandboxConfig, sandbox_id: str) -> str:
     return config.hostname or sandbox_id[:12]
 
 
-def _build(record: SandboxRecord) -> str:
-    """Have the shim make the sandbox, and attach it to the bridge; return its address ("" for none)."""
+def _build(record: SandboxRecord) -> list[str]:
+    """Have the shim make the sandbox, and attach it to its network; return its addresses."""
     config = record.config
-    bridged = config.network not in NEVER_ATTACHED
+    bridged = config.network == "bridge"
     request = protocol.MakeSandbox(
         kinds=shared_kinds(config.network, record),
         hostname=config.hostname,
@@ -127,10 +146,66 @@ def _build(record: SandboxRecord) -> str:
         if bridged:
             _import_network()  # while the shim is at work
         _, received = shim.answer_to(number)
+    if config.network == "cni":
+        return _attach_by_plugins(record)
     if not bridged:
-        return ""
+        return []
     with socket.socket(fileno=received[0]) as inner:
-        return _attach(record, inner)
+        return [_attach(record, inner)]
+
+
+def _attach_by_plugins(record: SandboxRecord) -> list[str]:
+    """Have CNI's plugins attach a sandbox; return its addresses. Raises InvalidInput, NetworkError."""
+    from minirt.network import cni
+
+    config, place = record.config, paths.sandbox_dir(record.id)
+    network = cni.find(config.cni) if config.cni else None
+    if config.cni is None or network is None:
+        raise NetworkError(f"attach {config.name}", "there is no CNI configuration any more", "put one back")
+    args = {
+        "IgnoreUnknown": "1",
+        "K8S_POD_NAMESPACE": config.namespace,
+        "K8S_POD_NAME": config.name,
+        "K8S_POD_INFRA_CONTAINER_ID": record.id,
+        "K8S_POD_UID": config.uid,
+    }
+    netns = sandbox.pin_path(str(place), "network")
+    wanted = cni.Attachment(network, config.cni.plugins, record.id, netns, args, _capabilities(config))
+    return cni.attach(place, wanted).addresses
+
+
+def _capabilities(config: SandboxConfig) -> dict[str, object]:
+    """Return what plugins may ask for. Source: CNI's CONVENTIONS.md."""
+    ports = [
+        {
+            "hostPort": port.host_port,
+            "containerPort": port.container_port,
+            "protocol": port.protocol,
+            "hostIP": port.host_ip,
+        }
+        for port in config.ports
+    ]
+    dns = {"servers": config.dns_servers, "searches": config.dns_searches, "options": config.dns_options}
+    return {"portMappings": ports, "dns": dns if any(dns.values()) else {}} | _bandwidth(config.annotations)
+
+
+def _bandwidth(annotations: dict[str, str]) -> dict[str, object]:
+    """Return the limits that Kubernetes' annotations set, in bits a second."""
+    limits: dict[str, object] = {}
+    for name in ("ingress", "egress"):
+        text = annotations.get(f"kubernetes.io/{name}-bandwidth", "")
+        if text:
+            limits |= {f"{name}Rate": _quantity(text), f"{name}Burst": 2**31 - 1}
+    return {"bandwidth": limits} if limits else {}
+
+
+def _quantity(text: str) -> int:
+    """Return a Kubernetes quantity as a whole number. Raises InvalidInput."""
+    number = text.rstrip("kMGTPi")
+    suffix = text[len(number) :]
+    if not number.isdigit() or suffix not in SUFFIXES:
+        raise InvalidInput(f"use the bandwidth {text!r}", "it is no quantity", "write it like 10M")
+    return int(number) * SUFFIXES[suffix]
 
 
 def _import_network() -> None:
@@ -180,13 +255,8 @@ def _write_files(directory: Path, config: SandboxConfig, address: str) -> None:
 
 
 def is_ready(record: SandboxRecord) -> bool:
-    """Say whether containers can be started in it: it was made, is not stopped, and its shim answers."""
-    if record.state != "ready":
-        return False
-    with contextlib.suppress(MinirtError):
-        ShimClient(record.id).close()
-        return True
-    return False
+    """Say whether containers can be started in it: it was made, is not stopped, and its shim lives."""
+    return record.state == "ready" and process.is_alive(*record.shim)
 
 
 def is_abandoned(record: SandboxRecord) -> bool:
@@ -201,7 +271,7 @@ def stop(sandbox_id: str) -> None:
         _stop(sandbox_id)
         record = store.sandbox(sandbox_id)
         if record.state != "stopped":
-            store.save(structs.replace(record, state="stopped", address=""))
+            store.save(structs.replace(record, state="stopped", address="", further_addresses=()))
 
 
 def _stop(sandbox_id: str) -> None:
@@ -228,7 +298,11 @@ def _stop_without_record(sandbox_id: str) -> None:
 
 def take_down(record: SandboxRecord) -> None:
     """Give back what the host lends a sandbox whose containers have ended; what is gone already is fine."""
-    if record.config.network not in NEVER_ATTACHED:
+    if record.config.network == "cni":
+        from minirt.network import cni
+
+        cni.detach(paths.sandbox_dir(record.id))
+    elif record.config.network not in NEVER_ATTACHED:
         from minirt.network.bridge import detach
 
         detach(record.id)
@@ -269,4 +343,6 @@ def remove(sandbox_id: str) -> None:
         _stop(sandbox_id)
         for container in store.containers(sandbox_id, half_made=True):
             leftovers.forget_container(container)
+        with contextlib.suppress(NotFound):
+            names.release(names.of_sandbox(store.sandbox(sandbox_id).config), sandbox_id)
         store.remove_directory(paths.sandbox_dir(sandbox_id))

@@ -21,6 +21,7 @@ from minirt.linux import process
 from minirt.shim.status import replace_file
 
 Record = TypeVar("Record", SandboxRecord, ContainerRecord)
+WHOLE_ID = 64
 
 
 @contextlib.contextmanager
@@ -125,12 +126,36 @@ def containers(
 
 def is_made(record: ContainerRecord) -> bool:
     """Say whether a container is complete."""
-    return (paths.container_dir(record.id) / "config.json").exists()
+    return os.path.exists(f"{paths.container_dir(record.id)}/config.json")
 
 
 def exists(record: ContainerRecord) -> bool:
     """Say whether a container has not been removed."""
     return paths.container_dir(record.id).exists()
+
+
+def sandbox_of(owner: str, key: str) -> SandboxRecord:
+    """Return an owner's sandbox by its id, or by a beginning that only one id has. Raises NotFound."""
+    record = sandbox(_completed(key, "sandboxes"))
+    if record.config.owner != owner or record.state == "creating":
+        raise NotFound(f"find sandbox {key}", "there is no sandbox of this id")
+    return record
+
+
+def container_of(owner: str, key: str) -> ContainerRecord:
+    """Return an owner's container by its id, or by a beginning that only one id has. Raises NotFound."""
+    record = container(_completed(key, "containers"))
+    if record.owner != owner or not is_made(record):
+        raise NotFound(f"find container {key}", "there is no container of this id")
+    return record
+
+
+def _completed(key: str, directory: str) -> str:
+    """Return the one id that begins with ``key``; ``key`` itself where it is whole, or none or several begin so."""
+    if not key or len(key) >= WHOLE_ID:
+        return key
+    begun = [found for found in ids_in(paths.state_root() / directory) if found.startswith(key)]
+    return begun[0] if len(begun) == 1 else key
 
 
 def find_container(name: str) -> ContainerRecord:
@@ -162,20 +187,51 @@ def _find(name: str, kind: str, candidates: list[tuple[str, str, Record]]) -> Re
 
 
 def _file(kind: type[SandboxRecord] | type[ContainerRecord], key: str) -> Path:
+    directory, name = _place(kind, key)
+    return directory / name
+
+
+def _place(kind: type[SandboxRecord] | type[ContainerRecord], key: str) -> tuple[Path, str]:
     if kind is SandboxRecord:
-        return paths.sandbox_dir(key) / "sandbox.json"
-    return paths.container_dir(key) / "container.json"
+        return paths.sandbox_dir(key), "sandbox.json"
+    return paths.container_dir(key), "container.json"
 
 
 def _load(kind: type[Record], key: str) -> Record:
     label = "sandbox" if kind is SandboxRecord else "container"
     try:
-        record = msgspec.json.decode(_file(kind, key).read_bytes(), type=kind)
+        directory, name = _place(kind, key)
+        record = _decoded(kind, f"{directory}/{name}")
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise NotFound(f"find {label} {key}", f"there is no {label} of this id") from None
     if record.boot_id != paths.boot_id():
         raise NotFound(f"find {label} {key}", "it was of another boot", "minirt system prune removes what is left")
     return record
+
+
+_decoded_before: dict[str, tuple[tuple[int, int, int], SandboxRecord | ContainerRecord]] = {}
+"""Records as they were read last, by their file, with what tells that it is still the same one."""
+MOST_DECODED = 4096
+
+
+def _decoded(kind: type[Record], file: str) -> Record:
+    """Return a record, decoded anew only if its file is another one: each change is a new file, renamed into place.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is none.
+        ValueError: it is damaged.
+    """
+    found = os.stat(file)
+    identity = found.st_ino, found.st_mtime_ns, found.st_size
+    before, record = _decoded_before.get(file, (None, None))
+    if before == identity and isinstance(record, kind):
+        return record
+    with open(file, "rb") as opened:
+        decoded = msgspec.json.decode(opened.read(), type=kind)
+    if len(_decoded_before) >= MOST_DECODED:
+        _decoded_before.clear()
+    _decoded_before[file] = identity, decoded
+    return decoded
 
 
 def _all(kind: type[Record], directory: str) -> list[Record]:

@@ -102,7 +102,7 @@ def _root_differs(upper: Path, below: Path | None) -> bool:
 def pack(
     top: Path, out: IO[bytes], *, overlay: bool, root: bool = True, without: Callable[[str], bool] | None = None
 ) -> None:
-    """Write a directory (or what a symlink leads to) as a tar archive. ``overlay``: an upper one; ``root``: with itself.
+    """Write a directory (or what a symlink leads to) as a tar archive. ``overlay``: an upper one. ``root``: itself too.
 
     ``without`` says which paths, relative to it, to leave out.
 

@@ -112,6 +112,10 @@ class Snapshots:
             raise NotFound(f"find the snapshot of {key}", "there is none")
         return self._overlay(home, chain)
 
+    def upper(self, key: str) -> Path:
+        """Return the directory that a container writes to, or where it would be."""
+        return self._containers / checked_id(key) / "upper"
+
     def preview(self, key: str, image: Image) -> Overlay:
         """Return what ``prepare`` would, and make nothing. Raises NotFound: a layer is not unpacked here."""
         chain = chain_ids(image.diff_ids)

@@ -205,9 +205,10 @@ class Container:
         if self.ended:
             return
         if grace_s > 0 and number != SIGKILL:
-            self.signal(number)
             if self._grace:
                 self._grace.cancel()
+            else:  # who asks again hurries it, and does not ask it twice
+                self.signal(number)
             self._grace = self._loop.after(grace_s, self.kill_all)
         else:
             self.kill_all()

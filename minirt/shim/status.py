@@ -9,6 +9,7 @@ still there: if not, its exit went unseen and is reported as unknown, code 255.
 import contextlib
 import os
 import time
+from _thread import get_native_id
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +56,8 @@ def write(container_id: str, status: Status) -> None:
 def read(container_id: str) -> Status | None:
     """Return the container's status as last written; None before its first, "unknown" where it cannot be read."""
     try:
-        return msgspec.json.decode((paths.container_dir(container_id) / "status.json").read_bytes(), type=Status)
+        with open(f"{paths.container_dir(container_id)}/status.json", "rb") as file:
+            return msgspec.json.decode(file.read(), type=Status)
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:
@@ -64,7 +66,7 @@ def read(container_id: str) -> Status | None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part. Raises OSError: ENOSPC."""
-    temporary = f"{path.parent}/.{path.name}.{os.getpid()}"
+    temporary = f"{path.parent}/.{path.name}.{get_native_id()}"
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         with fds.closing(fd):

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from _thread import allocate_lock
 from typing import Any, NoReturn
 
 import msgspec
@@ -50,9 +51,12 @@ class Zygote:
         theirs.close()
         self._socket = ours
         self._is_left = False
+        self._asking = allocate_lock()
 
     def spawn_shim(self, sandbox_id: str, trace: str = "") -> int:
         """Return the pid of a new shim, that listens already. ``trace`` is the journal's file ("" for none).
+
+        Any thread may ask; they are answered one at a time.
 
         Raises:
             ShimError: the zygote is gone.
@@ -60,8 +64,9 @@ class Zygote:
         """
         ended = ShimError("start a shim", "the zygote has ended", "try again")
         try:
-            sockets.send(self._socket, msgspec.json.encode({"sandbox": sandbox_id, "trace": trace}))
-            data, _ = sockets.receive(self._socket)
+            with self._asking:
+                sockets.send(self._socket, msgspec.json.encode({"sandbox": sandbox_id, "trace": trace}))
+                data, _ = sockets.receive(self._socket)
         except ConnectionError as error:
             raise ended from error
         if not data:
@@ -78,6 +83,14 @@ class Zygote:
         if not self._is_left:
             with contextlib.suppress(ChildProcessError):  # whoever started us may have ignored SIGCHLD
                 os.waitpid(self.pid, 0)
+
+    @property
+    def is_alive(self) -> bool:
+        """Say whether it can still be asked."""
+        try:
+            return os.waitpid(self.pid, os.WNOHANG) == (0, 0)
+        except ChildProcessError:
+            return False
 
     def fileno(self) -> int:
         """Return the descriptor of the way to the zygote."""

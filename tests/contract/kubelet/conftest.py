@@ -22,8 +22,10 @@ from minirt.kubelet.manifest import Pod
 from minirt.kubelet.worker import PodWorker
 from minirt.shim.zygote import Zygote
 from tests import requirements
+from tests.command import Minirt
 from tests.peers import daemon
 from tests.peers.containerd import Containerd
+from tests.peers.serve import Server
 
 IMAGE = "localhost/busybox:latest"
 
@@ -52,7 +54,22 @@ def minirt_face(busybox_archives: list[Path]) -> Iterator[PodFace]:
     zygote.close()
 
 
-@pytest.fixture(scope="session", params=["minirt", "containerd"])
+@pytest.fixture(scope="session")
+def served_face(tmp_path_factory: pytest.TempPathFactory, busybox_archives: list[Path]) -> Iterator[PodFace]:
+    """The engine behind the socket of a ``minirt serve``."""
+    directory = tmp_path_factory.mktemp("minirt-serve")
+    minirt = Minirt(directory / "root", Path(os.environ["MINIRT_STATE"]) / "serve")
+    for archive in busybox_archives:
+        minirt.output("image", "load", archive)
+    server = Server(minirt, directory)
+    with GrpcFace(server.socket) as face:
+        face.wait_until_ready()
+        yield face
+    server.close()
+    minirt("system", "prune")
+
+
+@pytest.fixture(scope="session", params=["minirt", "served", "containerd"])
 def face(request: pytest.FixtureRequest) -> PodFace:
     """A runtime that has localhost/busybox, and nothing else."""
     face: PodFace = request.getfixturevalue(f"{request.param}_face")

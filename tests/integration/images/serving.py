@@ -52,6 +52,9 @@ class Server:
             def do_GET(self) -> None:
                 outer.serve(self)
 
+            def do_HEAD(self) -> None:
+                outer.serve(self)
+
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
 
@@ -79,7 +82,7 @@ class Server:
             to.send_header(key, value)
         to.end_headers()
         with contextlib.suppress(ConnectionError):  # some clients are killed here
-            to.wfile.write(answer.body[: answer.cut])
+            to.wfile.write(b"" if to.command == "HEAD" else answer.body[: answer.cut])
         to.close_connection |= answer.cut is not None
 
     def usual(self, path: str) -> Answer:

@@ -6,13 +6,14 @@ from minirt.engine.records import SandboxConfig, SandboxRecord
 from minirt.errors import InvalidInput, Unsupported
 
 LINES = ((0, 100_000, 65_536),)
+NAMED = cri.PodSandboxMetadata(name="a", uid="a", namespace="default")
 OWN = idmessages.of_maps(LINES, ((0, 200_000, 65_536),))
 
 
 def asked(users: cri.UserNamespace) -> cri.PodSandboxConfig:
     """Return a sandbox's configuration with this user namespace."""
     context = cri.LinuxSandboxSecurityContext(namespace_options=cri.NamespaceOption(userns_options=users))
-    return cri.PodSandboxConfig(linux=cri.LinuxPodSandboxConfig(security_context=context))
+    return cri.PodSandboxConfig(metadata=NAMED, linux=cri.LinuxPodSandboxConfig(security_context=context))
 
 
 def test_a_pods_maps_are_those_that_are_asked_for() -> None:
@@ -22,7 +23,7 @@ def test_a_pods_maps_are_those_that_are_asked_for() -> None:
 
 def test_the_hosts_has_none() -> None:
     made = messages.sandbox_config(asked(cri.UserNamespace(mode=cri.NamespaceMode.NODE)), "cri")
-    assert made.uid_map == messages.sandbox_config(cri.PodSandboxConfig(), "cri").uid_map == ()
+    assert made.uid_map == messages.sandbox_config(cri.PodSandboxConfig(metadata=NAMED), "cri").uid_map == ()
 
 
 def test_its_status_tells_of_them() -> None:

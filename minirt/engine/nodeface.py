@@ -1,0 +1,102 @@
+"""The pod face's RPCs about the runtime itself: its version, whether it is ready, what it can do."""
+
+import json
+import os
+import shutil
+
+import minirt
+from minirt import paths
+from minirt.cgroups import tree as cgroup_tree
+from minirt.crimessages import api_pb2 as cri
+from minirt.errors import ControllerMissing, InvalidInput
+from minirt.network.directories import Directories
+from minirt.shim.zygote import Zygote
+
+HANDLERS = ("", "minirt")
+"""The names by which RunPodSandbox may ask for this runtime; the empty one is the default."""
+
+
+class NodeFace:
+    """What needs no sandbox."""
+
+    _zygote: Zygote | None
+    _owner: str
+    _cni: Directories | None
+
+    def Version(self, request: cri.VersionRequest) -> cri.VersionResponse:
+        """Name the runtime."""
+        return cri.VersionResponse(
+            version="0.1.0",
+            runtime_name="minirt",
+            runtime_version=minirt.__version__,
+            runtime_api_version="v1",
+        )
+
+    def Status(self, request: cri.StatusRequest) -> cri.StatusResponse:
+        """Say whether sandboxes and their network can be made, and what else is offered; with ``verbose`` where."""
+        conditions = [
+            _condition("RuntimeReady", self._trouble()),
+            _condition("NetworkReady", _network_trouble(self._cni)),
+        ]
+        return cri.StatusResponse(
+            status=cri.RuntimeStatus(conditions=conditions),
+            runtime_handlers=[cri.RuntimeHandler(name=name, features=_features()) for name in HANDLERS],
+            features=cri.RuntimeFeatures(supplemental_groups_policy=True),
+            info={"config": json.dumps(self._places())} if request.verbose else {},
+        )
+
+    def _trouble(self) -> str:
+        """Return why no sandbox can be made, "" if one can."""
+        if self._zygote is None or not self._zygote.is_alive:
+            return "the process that forks shims has ended; start minirt serve again"
+        try:
+            cgroup_tree.find()
+        except ControllerMissing as error:
+            return str(error)
+        return ""
+
+    def _places(self) -> dict[str, str]:
+        return {
+            "owner": self._owner,
+            "root": str(paths.data_root()),
+            "state": str(paths.state_root()),
+            "cgroupRoot": cgroup_tree.find().root,
+        }
+
+    def RuntimeConfig(self, request: cri.RuntimeConfigRequest) -> cri.RuntimeConfigResponse:
+        """Name the cgroup driver: minirt writes cgroup files itself, also where systemd is PID 1."""
+        return cri.RuntimeConfigResponse(
+            linux=cri.LinuxRuntimeConfiguration(cgroup_driver=cri.CgroupDriver.CGROUPFS),
+        )
+
+    def UpdateRuntimeConfig(self, request: cri.UpdateRuntimeConfigRequest) -> cri.UpdateRuntimeConfigResponse:
+        """Take note of the pods' address range: nothing, for the bridge's is set by MINIRT_SUBNET."""
+        return cri.UpdateRuntimeConfigResponse()
+
+
+def _features() -> cri.RuntimeHandlerFeatures:
+    return cri.RuntimeHandlerFeatures(recursive_read_only_mounts=False, user_namespaces=False)
+
+
+def _condition(name: str, trouble: str) -> cri.RuntimeCondition:
+    reason = f"{name.removesuffix('Ready')}NotReady" if trouble else ""
+    return cri.RuntimeCondition(type=name, status=not trouble, reason=reason, message=trouble)
+
+
+def _network_trouble(directories: Directories | None) -> str:
+    """Return why no sandbox can be attached to its network, "" if one can: by its plugins, or to our bridge."""
+    from minirt.network import cni
+
+    try:
+        network = cni.find(directories) if directories else None
+    except InvalidInput as error:
+        return str(error)
+    if directories and network:
+        found = os.pathsep.join(directories.plugins)
+        absent = [one["type"] for one in network.plugins if not shutil.which(one["type"], path=found)]
+        return f"the CNI plugin {absent[0]} is not in {found}" if absent else ""
+    from minirt.network.firewall import SEARCH
+
+    if not shutil.which("nft", path=os.environ.get("PATH", "") + ":" + SEARCH):
+        return "nft is not installed (apt install nftables)"
+    return ""

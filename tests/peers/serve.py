@@ -1,0 +1,33 @@
+"""``minirt serve`` as the tests start it: in a directory of its own, awaited, ended, killed and started again."""
+
+from pathlib import Path
+
+from tests import requirements
+from tests.command import COMMAND, Minirt
+from tests.peers.daemon import Daemon
+
+
+class Server:
+    """A running server of one installation of minirt; its CRI socket is ``socket``."""
+
+    def __init__(self, minirt: Minirt, directory: Path, cni: Path | None = None) -> None:
+        self.minirt = minirt
+        self.directory = directory
+        self.socket = directory / "minirt.sock"
+        self.cni = cni
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        options = ["--best-effort-limits"] if requirements.no_controllers() else []
+        env = [f"{key}={value}" for key, value in self.minirt.env.items() if key.startswith("MINIRT_")]
+        options += ["--cni-conf-dir", str(self.cni or "")]
+        command = ["env", *env, COMMAND, "serve", "--listen", self.socket, *options]
+        self.daemon = Daemon(self.directory, command, self._answers)
+
+    def _answers(self) -> bool:
+        return "serving the CRI" in (self.directory / "log").read_text()
+
+    def close(self) -> None:
+        """End it."""
+        self.daemon.close()
