@@ -6,11 +6,9 @@ not imported, its children need not copy.
 
 import os
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
-from minirt import imports
+from minirt import archive, imports
 from tests import isolation
 
 NAMES = ("warm", "exec", "cold", "oci", "pod", "pull", "cri")
@@ -21,26 +19,27 @@ def main() -> int:
     if os.geteuid() != 0:
         sys.exit("the bench makes namespaces: run it as root")
     isolation.enter()
-    with tempfile.TemporaryDirectory(prefix="minirt-bench-") as name:
-        place = Path(name)
-        os.environ |= {
-            "MINIRT_STATE": "/run/minirt",
-            "MINIRT_ROOT": str(place / "root"),
-            "MINIRT_CGROUP": "minirt-bench",
-        }
-        imports.msgspec_alone()
-        from minirt.shim.zygote import Zygote
+    place = f"/tmp/minirt-bench-{os.getpid()}"
+    os.mkdir(place, 0o700)
+    os.environ |= {"MINIRT_STATE": "/run/minirt", "MINIRT_ROOT": f"{place}/root", "MINIRT_CGROUP": "minirt-bench"}
+    archive.install("minirt")
+    imports.msgspec_alone()
+    from minirt.shim.zygote import Zygote
 
-        zygote = Zygote()
-        try:
-            return _run(place, zygote)
-        finally:
-            zygote.close()
+    zygote = Zygote()
+    try:
+        return _run(place, zygote)
+    finally:
+        import shutil
+
+        zygote.close()
+        shutil.rmtree(place)
 
 
-def _run(place: Path, zygote: Any) -> int:
+def _run(directory: str, zygote: Any) -> int:
     import argparse
     import importlib
+    from pathlib import Path
 
     from tests.peers import busybox
 
@@ -48,6 +47,7 @@ def _run(place: Path, zygote: Any) -> int:
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("names", nargs="*", metavar="|".join(NAMES))
     chosen = parser.parse_args()
+    place = Path(directory)
     root = busybox.root_file_system(place / "busybox")
     met = True
     for one in chosen.names or NAMES:
