@@ -4,6 +4,8 @@ from minirt import journal
 from minirt.linux._native import ffi, lib
 from minirt.linux.mount import checked
 
+SET = ffi.typeof("uint64_t *")  # looked up here once, not by each container's init
+
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set this thread's capabilities; bit n is capability n. Raises OSError: EPERM (more than permitted)."""
@@ -16,6 +18,6 @@ def _capset(effective: int, permitted: int, inheritable: int) -> None:
 
 def capget() -> tuple[int, int, int]:
     """Return this thread's (effective, permitted, inheritable) sets."""
-    sets = [ffi.new("uint64_t *") for _ in range(3)]
+    sets = [ffi.new(SET) for _ in range(3)]
     checked(lib.rt_capget(*sets))
     return sets[0][0], sets[1][0], sets[2][0]

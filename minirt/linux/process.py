@@ -22,6 +22,8 @@ CLONE_NEWNET = 0x40000000
 CLONE_NEWTIME = 0x80
 CLONE_INTO_CGROUP = 0x200000000
 
+DESCRIPTOR = ffi.typeof("int *")
+
 ZOMBIES = (b"Z", b"X")
 """The states of processes that have ended. Source: proc_pid_stat(5), field 3."""
 
@@ -50,7 +52,7 @@ def clone3(flags: int, cgroup_fd: int = -1, tasks: int | str = "/proc/self/task"
 
 
 def _clone3(flags: int, cgroup_fd: int) -> tuple[int, int]:
-    pidfd = ffi.new("int *", -1)
+    pidfd = ffi.new(DESCRIPTOR, -1)
     exit_signal = 0 if flags & CLONE_PARENT else signal.SIGCHLD
     pid = checked(lib.rt_clone3(flags, exit_signal, cgroup_fd, pidfd))
     return (pid, pidfd[0]) if pid else (0, -1)

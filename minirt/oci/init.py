@@ -26,6 +26,7 @@ PTMX = os.makedev(5, 2)
 TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
 PASSWD_BYTES = 1 << 20
+TEXT, TEXTS = ffi.typeof("char[]"), ffi.typeof("char *[]")
 
 
 class Init(Struct):
@@ -307,10 +308,10 @@ class Execute(Operation[Init], frozen=True):
     def execute(self, context: Init) -> None:
         """Never return: the program runs, or C reports the errno and exits."""
         env = (*self.env, f"HOME={context.home}") if context.home else self.env
-        keep = [ffi.new("char[]", os.fsencode(text)) for text in (*self.args, *env)]
-        argv = ffi.new("char *[]", [*keep[: len(self.args)], ffi.NULL])
-        envp = ffi.new("char *[]", [*keep[len(self.args) :], ffi.NULL])
+        keep = [ffi.new(TEXT, os.fsencode(text)) for text in (*self.args, *env)]
+        argv = ffi.new(TEXTS, [*keep[: len(self.args)], ffi.NULL])
+        envp = ffi.new(TEXTS, [*keep[len(self.args) :], ffi.NULL])
         path, found = context.executable.encode(), context.filter
-        program = ffi.from_buffer("char[]", found.program) if found else ffi.NULL
+        program = ffi.from_buffer(TEXT, found.program) if found else ffi.NULL
         length, flags = (found.length, found.flags) if found else (0, 0)
         lib.rt_exec(path, argv, envp, program, length, flags, context.sync.fileno(), 3 + self.preserved)

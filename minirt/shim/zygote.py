@@ -110,6 +110,7 @@ def _run(requests: socket.socket) -> NoReturn:
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # a shim that ends leaves no zombie
         from minirt.linux import prctl
+        from minirt.linux._native import lib
 
         prctl.set_name("minirt-zygote")
         from minirt.cgroups import devices as devices  # which only containers with rules for them need
@@ -117,6 +118,8 @@ def _run(requests: socket.socket) -> NoReturn:
         from minirt.shim import server
 
         known = last_cap()
+        for name in dir(lib):  # cffi makes a function when it is first asked for: here once, not in each init
+            getattr(lib, name)
         gc.collect()
         gc.freeze()
         gc.enable()  # for the shims, that live long
