@@ -136,6 +136,8 @@ def test_copies(builder: Minirt, context: Context) -> None:
         COPY --chown=www-data:nogroup --chmod=700 dir/inner /owned
         COPY ["a.txt", "/with space/"]
         COPY a.txt /real/sub
+        RUN mkdir -p /dir2/inner && chmod 700 /dir2/inner && ln -s /one /dir2/link
+        COPY dir /dir2
         ADD b.txt /added/
     """)
     build(builder, context)

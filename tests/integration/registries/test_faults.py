@@ -11,6 +11,7 @@ from minirt.errors import DigestMismatch, MinirtError, NotFound, RegistryError
 from minirt.images import endpoint
 from minirt.images.credentials import Credentials
 from minirt.images.store import ImageStore
+from tests.command import Minirt
 from tests.integration.images.making import Layout, entry, layer
 from tests.integration.images.serving import Server
 from tests.integration.registries.conftest import NAME
@@ -154,7 +155,7 @@ def test_a_redirect_to_another_host(registry: Registry, path: str, tmp_path: Pat
 
 
 @pytest.mark.needs("skopeo")
-def test_all_platforms(registry: Registry, tmp_path: Path) -> None:
+def test_all_platforms(registry: Registry, minirt: Minirt, tmp_path: Path) -> None:
     (tmp_path / "layout").mkdir()
     layout = Layout(tmp_path / "layout")
     images = [layout.image([layer(entry(arch))], arch=arch) for arch in ("amd64", "arm64", "s390x")]
@@ -167,6 +168,11 @@ def test_all_platforms(registry: Registry, tmp_path: Path) -> None:
     assert len({str(one.platform) for one in (*others, mine)}) == 3
     assert all(not one.names and one.digests for one in others)
     assert fresh.get(name) == mine
+    assert minirt.output("image", "pull", "--all-platforms", name) == name
+    assert len(minirt.output("image", "ls", "-q").split()) == 3
+    both = minirt("image", "pull", "--all-platforms", "--platform", "linux/arm64", name)
+    assert both.returncode == 125
+    assert "do not go together" in both.stderr
 
 
 def test_an_index_in_an_index(tmp_path: Path) -> None:
