@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import pytest
-import urllib3
 
 from minirt.errors import DigestMismatch, MinirtError, NotFound, RegistryError
 from minirt.images import endpoint
@@ -75,7 +74,7 @@ def test_a_registry_without_ranges_sends_it_all_again(registry: Registry, path: 
 def test_a_server_that_falls_silent(
     registry: Registry, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "TIMEOUT", urllib3.Timeout(connect=1, read=0.3))
+    monkeypatch.setattr(endpoint, "SILENCE_S", 0.3)
     slow = once(Fault(pause_after=1_000_000), "/blobs/")
     proxy = pull(registry, path, tmp_path, slow)
     assert any("Range" in asked.headers for asked in proxy.asked)
