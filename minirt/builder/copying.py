@@ -15,6 +15,7 @@ import shutil
 import stat
 import tarfile
 from pathlib import Path
+from typing import BinaryIO
 
 from msgspec import Struct
 
@@ -22,8 +23,8 @@ from minirt.builder.dockerfile import Instruction
 from minirt.builder.files import Found, Owner, Source, Target
 from minirt.builder.settings import Settings
 from minirt.engine import users
-from minirt.errors import Unsupported
-from minirt.images.stream import ZSTD_MAGIC, Stream
+from minirt.errors import ImageError, Unsupported
+from minirt.images.stream import Stream
 from minirt.images.unpack import unpack
 from minirt.images.workspace import Workspace
 from minirt.linux import fds
@@ -125,11 +126,19 @@ def _is_archive(source: Source, path: str) -> bool:
     top = next(source.walk(path), None)
     if top is None or not stat.S_ISREG(top.info.st_mode):
         return False
-    with fds.closing(source.read(top)) as fd, open(fd, "rb", closefd=False) as file:
-        if file.read(4) == ZSTD_MAGIC:
-            return True
-        file.seek(0)
-        return tarfile.is_tarfile(file)
+    try:
+        with os.fdopen(source.read(top), "rb") as file:
+            tarfile.TarInfo.frombuf(_first_block(file, path), "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ImageError, OSError, EOFError):
+        return False
+    return True
+
+
+def _first_block(file: BinaryIO, path: str) -> bytes:
+    """Return a file's first 512 bytes, decompressed. Raises ImageError, OSError, EOFError: there are not as many."""
+    first = file.read(3)
+    file.seek(0)
+    return bz2.BZ2File(file).read(512) if first == BZIP2_MAGIC else Stream(file, path).exactly(512)
 
 
 def _extract(source: Source, path: str, target: Target, asked: Asked, owner: Owner | None, job: Workspace) -> None:

@@ -177,33 +177,28 @@ class Target:
             whose = owner or (Owner(found.info.st_uid, found.info.st_gid) if source.keeps_owners else Owner(0, 0))
             if not found.inner:
                 self.make(where if stat.S_ISDIR(found.info.st_mode) else os.path.dirname(where), owner or Owner(0, 0))
-            if stat.S_ISDIR(found.info.st_mode):
-                if not self._directory(source, found, where, whose, mode):
-                    continue
-                times.append((where, found.info.st_mtime_ns))
-            else:
+            if not stat.S_ISDIR(found.info.st_mode):
                 self._file(source, found, where, whose, mode)
+            elif found.inner:
+                self._directory(source, found, where, whose, mode)
+                times.append((where, found.info.st_mtime_ns))
         for where, mtime_ns in reversed(times):
             with fds.closing(fds.openat2(self._root_fd, where, _DIRECTORY)) as fd:
                 os.utime(fd, ns=(mtime_ns, mtime_ns))
 
-    def _directory(self, source: Source, found: Found, where: str, owner: Owner, mode: int | None) -> bool:
-        """Make a directory unless it is there; say whether it was made."""
-        if not found.inner:
-            return False
+    def _directory(self, source: Source, found: Found, where: str, owner: Owner, mode: int | None) -> None:
+        """Make a directory, or give the one that is there what the original has."""
         with self._parent(where) as (parent_fd, name):
             try:
                 os.mkdir(name, 0o700, dir_fd=parent_fd)
             except FileExistsError:
-                if not stat.S_ISDIR(os.lstat(name, dir_fd=parent_fd).st_mode):
+                if not self.is_directory(where):
                     raise NotADirectoryError(errno.ENOTDIR, "it is no directory", where) from None
-                return False
-            with fds.closing(os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent_fd)) as fd:
-                os.fchown(fd, *owner)
-                os.fchmod(fd, stat.S_IMODE(found.info.st_mode) if mode is None else mode)
-                with fds.closing(fds.openat2(source.root_fd, found.path, _DIRECTORY)) as original:
-                    _copy_xattrs(original, fd)
-        return True
+        with fds.closing(fds.openat2(self._root_fd, where, _DIRECTORY)) as fd:
+            os.fchown(fd, *owner)
+            os.fchmod(fd, stat.S_IMODE(found.info.st_mode) if mode is None else mode)
+            with fds.closing(fds.openat2(source.root_fd, found.path, _DIRECTORY)) as original:
+                _copy_xattrs(original, fd)
 
     def _file(self, source: Source, found: Found, where: str, owner: Owner, mode: int | None) -> None:
         info = found.info

@@ -5,6 +5,7 @@ Pure but for the look at what a message names on this node: devices, and seccomp
 
 import signal
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -22,10 +23,12 @@ from minirt.engine.records import (
     SandboxRecord,
 )
 from minirt.errors import InvalidInput
-from minirt.images.credentials import Credentials, Entry, of_entry
 from minirt.images.image import Image
 from minirt.oci.spec import Device
 from minirt.shim.status import Status
+
+if TYPE_CHECKING:
+    from minirt.images.credentials import Credentials
 
 MODES: dict[int, Mode] = {
     cri.NamespaceMode.POD: "pod",
@@ -333,7 +336,9 @@ def image(found: Image) -> cri.Image:
     return message
 
 
-def credentials(auth: cri.AuthConfig) -> Credentials | None:
+def credentials(auth: cri.AuthConfig) -> "Credentials | None":
     """Return what a PullImage brings along. Raises InvalidInput: its ``auth`` is not base64 of user:password."""
+    from minirt.images.credentials import Entry, of_entry
+
     entry = Entry(auth.auth, auth.username, auth.password, auth.identity_token, auth.registry_token)
     return of_entry(entry, "read the credentials of the call")

@@ -209,8 +209,9 @@ def _read(path: Path) -> _File:
 
 def _decode(data: bytes, what: str) -> _File:
     try:
-        return msgspec.json.decode(data or b"{}", type=_File)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        found = msgspec.json.decode(data or b"{}", type=dict[str, Any])
+        return msgspec.convert({key: value for key, value in found.items() if value is not None}, _File)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         do = "it is to be like docker's config.json"
         raise InvalidInput(f"read the credentials in {what}", str(error), do) from error
 

@@ -39,7 +39,8 @@ Response = urllib3.BaseHTTPResponse
 Body = Callable[[], bytes | Iterator[bytes]]
 """Gives a request's body, anew each time it is sent; pieces need a Content-Length."""
 
-TIMEOUT = urllib3.Timeout(connect=10, read=60)
+SILENCE_S = 60.0
+"""How long a server may say nothing, in seconds."""
 NO_RETRY = urllib3.Retry(total=0, redirect=0, status=0, raise_on_status=False, raise_on_redirect=False)
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -151,7 +152,7 @@ class Endpoint:
                 preload_content=False,
                 decode_content=False,
                 redirect=False,
-                timeout=TIMEOUT,
+                timeout=urllib3.Timeout(connect=self.host.connect_s, read=SILENCE_S),
                 retries=NO_RETRY,
             )
             location = response.headers.get("Location", "")

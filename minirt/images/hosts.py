@@ -11,6 +11,7 @@
       client = [["client.cert", "client.key"]]
       skip_verify = false
       override_path = false                    true: the URL's path stands for /v2
+      dial_timeout = "10s"
       [host."https://mirror.example".header]
         x-team = "blue"
 
@@ -21,6 +22,7 @@ Source: containerd's docs/hosts.md; https://docs.docker.com/engine/security/cert
 """
 
 import ipaddress
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,10 @@ from minirt.images.reference import DEFAULT_REGISTRY
 SERVERS = {DEFAULT_REGISTRY: "https://registry-1.docker.io"}
 HOSTS_FILE = "hosts.toml"
 DEFAULT_DIRECTORY = "_default"
+CONNECT_S = 10.0
+"""How long to wait for a connection, if the settings do not say, in seconds."""
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 CAPABILITIES = frozenset({"pull", "resolve", "push"})
 """What a host may be asked for: blobs and manifests by digest; what a tag stands for; to take an image."""
 
@@ -54,6 +60,7 @@ class Host(Struct, frozen=True):
     client: tuple[tuple[str, str], ...] = ()
     skip_verify: bool = False
     header: dict[str, str] = {}
+    connect_s: float = CONNECT_S
 
     @property
     def authority(self) -> str:
@@ -162,7 +169,15 @@ def _host(url: str, settings: _Settings, path: Path, *, is_mirror: bool) -> Host
         tuple(_pair(one, path, what) for one in _strings(settings.client)),
         settings.skip_verify,
         {key: value if isinstance(value, str) else ", ".join(value) for key, value in settings.header.items()},
+        _seconds(settings.dial_timeout, what),
     )
+
+
+def _seconds(text: str, what: str) -> float:
+    found = _DURATION.fullmatch(text)
+    if text and not found:
+        raise InvalidInput(what, f"dial_timeout {text!r} is no duration", "for example 500ms, 10s, 1m")
+    return float(found[1]) * _SECONDS[found[2]] if found else CONNECT_S
 
 
 def _strings(value: str | list[Any]) -> list[Any]:

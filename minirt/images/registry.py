@@ -60,6 +60,7 @@ class Registry:
         """
         self.host = host
         self._given = credentials
+        self._down: set[Endpoint] = set()
         self._endpoints = [
             Endpoint(one, self._finder(one)) for one in hosts.find(host, plain_http=plain_http)
         ]  # the server is the last
@@ -146,7 +147,7 @@ class Registry:
 
     def able(self, capability: str) -> list[Endpoint]:
         """Return who is to be asked for something, in order. Raises RegistryError: nobody."""
-        found = [one for one in self._endpoints if capability in one.host.capabilities]
+        found = [one for one in self._endpoints if capability in one.host.capabilities and one not in self._down]
         if not found:
             why = f"no host of it has the capability {capability!r}"
             raise RegistryError(f"ask {self.host}", why, "see its hosts.toml")
@@ -166,9 +167,18 @@ class Registry:
         """Return what the first host gives that can; the last one's error is the error."""
         *mirrors, last = self.able(capability)
         for endpoint in mirrors:
-            with contextlib.suppress(ImageError, NotFound):
+            with self.trying(endpoint):
                 return get(endpoint)
         return get(last)
+
+    @contextlib.contextmanager
+    def trying(self, mirror: Endpoint) -> Iterator[None]:
+        """Let a mirror fail in the block; one that cannot be reached is asked no more."""
+        try:
+            yield
+        except (ImageError, NotFound) as error:
+            if isinstance(error.__cause__, HTTPError):
+                self._down.add(mirror)
 
     @contextlib.contextmanager
     def _asked(self, endpoint: Endpoint, request: Request, good: tuple[int, ...] = (200,)) -> Iterator[Response]:
@@ -224,7 +234,7 @@ class _Blob:
         """Yield it, from one host after the other. Raises as ``Registry.manifest`` does."""
         *mirrors, last = self._registry.able("pull")
         for endpoint in mirrors:
-            with contextlib.suppress(ImageError, NotFound):
+            with self._registry.trying(endpoint):
                 yield from self._from(endpoint)
                 return
         yield from self._from(last)

@@ -1,5 +1,6 @@
 """What ``minirt build`` makes of Dockerfiles, seen from a container of the image."""
 
+import gzip
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from tests.command import Minirt
 from tests.integration.builder.conftest import Context
@@ -136,6 +138,8 @@ def test_copies(builder: Minirt, context: Context) -> None:
         COPY --chown=www-data:nogroup --chmod=700 dir/inner /owned
         COPY ["a.txt", "/with space/"]
         COPY a.txt /real/sub
+        RUN mkdir -p /dir2/inner && chmod 700 /dir2/inner && ln -s /one /dir2/link
+        COPY dir /dir2
         ADD b.txt /added/
     """)
     build(builder, context)
@@ -161,9 +165,22 @@ def test_an_archive_is_unpacked(builder: Minirt, context: Context) -> None:
             info = tarfile.TarInfo(f"dir-{end}/suid")
             info.mode, info.uid, info.gid = 0o4755, 7, 8
             tar.addfile(info)
-    context.dockerfile("FROM localhost/busybox\nADD one.tar one.tgz one.tar.bz2 one.txz /x/\nCOPY one.tar /y/\n")
+    (context.top / "zeros").write_bytes(bytes(5000))
+    (context.top / "text.gz").write_bytes(gzip.compress(b"no archive"))
+    (context.top / "text.zst").write_bytes(zstandard.compress(b"no archive " * 100))
+    with tarfile.open(context.top / "plain.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("from-zst"))
+    (context.top / "one.zst").write_bytes(zstandard.compress((context.top / "plain.tar").read_bytes()))
+    context.dockerfile("""
+        FROM localhost/busybox
+        ADD zeros text.gz text.zst /as-it-is/
+        ADD one.tar one.tgz one.tar.bz2 one.txz one.zst /x/
+        COPY one.tar /y/
+    """)
     build(builder, context)
     wanted = [f"/x/dir-{end}/suid 4755 7:8" for end in ("tar", "tar.bz2", "tgz", "txz")]
+    assert inside(builder, "ls /as-it-is").split() == ["text.gz", "text.zst", "zeros"]
+    assert "from-zst" in inside(builder, "ls /x")
     assert sorted(inside(builder, "stat -c '%n %a %u:%g' /x/*/suid; ls /y").splitlines()) == sorted(
         [*wanted, "one.tar"]
     )

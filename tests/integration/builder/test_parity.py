@@ -46,6 +46,31 @@ DOCKERFILE = """
     ENTRYPOINT ["/bin/cat"]
     CMD ["/work/sub/greeting"]
 """
+COPIES = r"""
+    FROM localhost/busybox
+    RUN mkdir -p /real/sub /there/inner && ln -s /real /link
+    RUN ln -s ../real/sub /there/down && ln -s /nowhere /dangling
+    RUN echo old > /there/top && chmod 700 /there/inner && ln -s /real/target /there/file && echo t > /real/target
+    COPY dir /there
+    COPY dir/inner /link/sub/new/
+    COPY file /link/
+    COPY a.txt b.txt /many/
+    COPY ["a.txt", "/with space/b"]
+    COPY --chown=7 dir /owned
+    COPY d?r/*p /glob/
+    COPY . /all/
+    ADD some.tar a.txt /added/
+    COPY --from=localhost/busybox /bin/sh /bin/busybox /tools/
+    ENV A=1 B='single $A' C="double $A" D=es\ caped E=${A:+set} F=${NONE:-un$A}
+    ENV OLD form of $A
+    WORKDIR /abs/$A
+    RUN ["sh", "-c", "echo $A > /exec"]
+    LABEL "quoted key"="x" multi="a \
+    b"
+    VOLUME /one /two
+    EXPOSE 1000 53/udp
+    CMD echo $A > /dev/null && cat /exec
+"""
 MOUNTED = {"dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab", ".dockerenv", "run"}
 
 
@@ -72,7 +97,7 @@ def filled(context: Context) -> Context:
         info = tarfile.TarInfo("in/tar")
         info.size, info.mode, info.uid, info.gid = 3, 0o640, 11, 12
         tar.addfile(info, io.BytesIO(b"abc"))
-    return context.dockerfile(DOCKERFILE)
+    return context
 
 
 def built(minirt: Minirt, context: Context, where: Path) -> Path:
@@ -113,10 +138,17 @@ def settings(inspected: str) -> dict[str, Any]:
     return {name: config[name] for name in names if config.get(name)}
 
 
+EACH = pytest.mark.parametrize(
+    ("text", "said"), [(DOCKERFILE, "hello someone"), (COPIES, "1")], ids=["settings", "copies"]
+)
+
+
+@EACH
 @pytest.mark.needs("docker")
-def test_docker(dockerd: Dockerd, ours: Minirt, filled: Context, tmp_path: Path) -> None:
+def test_docker(dockerd: Dockerd, ours: Minirt, filled: Context, tmp_path: Path, text: str, said: str) -> None:
+    filled.dockerfile(text)
     dockerd.output("load", "-i", built(ours, filled, tmp_path / "ours.tar"))
-    assert dockerd.output("run", "--rm", "--network", "none", NAME) == "hello someone"
+    assert dockerd.output("run", "--rm", "--network", "none", NAME) == said
     dockerd.output("build", "--network", "none", "-t", "localhost/built:by-docker", filled.top)
     exported = []
     for name in (NAME, "localhost/built:by-docker"):
@@ -129,11 +161,13 @@ def test_docker(dockerd: Dockerd, ours: Minirt, filled: Context, tmp_path: Path)
     assert mine[1] == theirs[1]
 
 
+@EACH
 @pytest.mark.needs("podman")
-def test_podman(podman: Podman, ours: Minirt, filled: Context, tmp_path: Path) -> None:
+def test_podman(podman: Podman, ours: Minirt, filled: Context, tmp_path: Path, text: str, said: str) -> None:
+    filled.dockerfile(text)
     policy = ["--signature-policy", podman.directory / "policy.json"]
     podman.output("load", *policy, "-i", built(ours, filled, tmp_path / "ours.tar"))
-    assert podman.output("run", "--rm", "--network", "none", NAME) == "hello someone"
+    assert podman.output("run", "--rm", "--network", "none", NAME) == said
     podman.output("build", *policy, "--network", "none", "-t", "localhost/built:by-podman", filled.top)
     exported = []
     for name in (NAME, "localhost/built:by-podman"):
@@ -148,7 +182,7 @@ def test_podman(podman: Podman, ours: Minirt, filled: Context, tmp_path: Path) -
 
 @pytest.mark.needs("umoci")
 def test_umoci_unpacks_it(ours: Minirt, filled: Context, tmp_path: Path) -> None:
-    archive = built(ours, filled, tmp_path / "ours.tar")
+    archive = built(ours, filled.dockerfile(DOCKERFILE), tmp_path / "ours.tar")
     (tmp_path / "layout").mkdir()
     output("tar", "-xf", archive, "-C", tmp_path / "layout")
     tag = next(iter(json.loads((tmp_path / "layout/index.json").read_text())["manifests"]))

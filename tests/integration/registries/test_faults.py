@@ -5,12 +5,12 @@ import time
 from pathlib import Path
 
 import pytest
-import urllib3
 
 from minirt.errors import DigestMismatch, MinirtError, NotFound, RegistryError
 from minirt.images import endpoint
 from minirt.images.credentials import Credentials
 from minirt.images.store import ImageStore
+from tests.command import Minirt
 from tests.integration.images.making import Layout, entry, layer
 from tests.integration.images.serving import Server
 from tests.integration.registries.conftest import NAME
@@ -74,7 +74,7 @@ def test_a_registry_without_ranges_sends_it_all_again(registry: Registry, path: 
 def test_a_server_that_falls_silent(
     registry: Registry, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint, "TIMEOUT", urllib3.Timeout(connect=1, read=0.3))
+    monkeypatch.setattr(endpoint, "SILENCE_S", 0.3)
     slow = once(Fault(pause_after=1_000_000), "/blobs/")
     proxy = pull(registry, path, tmp_path, slow)
     assert any("Range" in asked.headers for asked in proxy.asked)
@@ -154,7 +154,7 @@ def test_a_redirect_to_another_host(registry: Registry, path: str, tmp_path: Pat
 
 
 @pytest.mark.needs("skopeo")
-def test_all_platforms(registry: Registry, tmp_path: Path) -> None:
+def test_all_platforms(registry: Registry, minirt: Minirt, tmp_path: Path) -> None:
     (tmp_path / "layout").mkdir()
     layout = Layout(tmp_path / "layout")
     images = [layout.image([layer(entry(arch))], arch=arch) for arch in ("amd64", "arm64", "s390x")]
@@ -167,6 +167,11 @@ def test_all_platforms(registry: Registry, tmp_path: Path) -> None:
     assert len({str(one.platform) for one in (*others, mine)}) == 3
     assert all(not one.names and one.digests for one in others)
     assert fresh.get(name) == mine
+    assert minirt.output("image", "pull", "--all-platforms", name) == name
+    assert len(minirt.output("image", "ls", "-q").split()) == 3
+    both = minirt("image", "pull", "--all-platforms", "--platform", "linux/arm64", name)
+    assert both.returncode == 125
+    assert "do not go together" in both.stderr
 
 
 def test_an_index_in_an_index(tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ def test_a_mirror_is_asked_first_and_the_server_for_what_it_lacks(
             [host."http://{mirror.host}"]
               [host."http://{mirror.host}".header]
                 x-team = ["blue", "green"]
+            [host."http://10.255.255.1"]
+              dial_timeout = "200ms"
         """
         settings(home, "registry.example", text)
         assert ImageStore(tmp_path / "fresh").pull("registry.example/team/app:v1").names
@@ -182,6 +184,7 @@ def test_settings_for_all(registry: Registry, made: ImageStore, home: Path, tmp_
         ("[host.'ftp://x']", "'ftp://x' is no address of a registry"),
         ("[host.'https://u:p@x']", "is no address of a registry"),
         ("client = [['a', 'b', 'c']]", "is no pair"),
+        ("[host.'https://x']\ndial_timeout = 'soon'", "dial_timeout 'soon' is no duration"),
         ("ca = 7", "Expected `str | array`"),
     ],
 )

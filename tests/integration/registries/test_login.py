@@ -12,7 +12,8 @@ import pytest
 from minirt.errors import RegistryError
 from minirt.images.credentials import Credentials
 from minirt.images.store import ImageStore
-from tests.command import Minirt
+from tests.command import COMMAND, Minirt
+from tests.integration.lifecycle.terminal import Terminal
 from tests.integration.registries.conftest import NAME
 from tests.peers.daemon import output, run
 from tests.peers.registry import Registry
@@ -66,6 +67,17 @@ def test_a_wrong_password_is_not_kept(locked: Registry, minirt: Minirt, home: Pa
     assert done.returncode == 125
     assert "says authentication required (401) (check the user name and the password)" in done.stderr
     assert not (home / ".docker").exists()
+
+
+def test_a_terminal_is_asked(locked: Registry, minirt: Minirt, home: Path) -> None:
+    with Terminal([COMMAND, "login", locked.address], minirt.env) as terminal:
+        terminal.await_text("Username: ")
+        terminal.type(f"{USER}\n")
+        terminal.await_text("Password: ")
+        terminal.type(f"{PASSWORD}\n")
+        terminal.await_text("Login Succeeded")
+        assert PASSWORD not in terminal.text
+    assert (home / ".docker/config.json").exists()
 
 
 def test_login_refusals(minirt: Minirt, locked: Registry) -> None:

@@ -48,6 +48,12 @@ def test_the_forms_of_an_entry() -> None:
         assert of_document(json.dumps({"auths": {"r.io": entry}}), "r.io", "x", "a secret") == wanted
 
 
+def test_null_is_nothing() -> None:
+    text = '{"auths": {"r.io": {"auth": "YTpi"}}, "credHelpers": null, "credsStore": null, "HttpHeaders": null}'
+    assert of_document(text, "r.io", "x", "a secret") == Credentials("a", "b")
+    assert of_document('{"auths": null}', "r.io", "x", "a secret") is None
+
+
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"auths": 1}', '{"auths":{"r.io":{"auth":"YWI="}}}', '{"auths":{"r.io":{"auth":"%"}}}']
 )
