@@ -4,6 +4,7 @@ Everything here runs between clone3 and execve, in the container: it imports not
 """
 
 import array
+import contextlib
 import errno
 import fcntl
 import os
@@ -29,7 +30,10 @@ PASSWD_BYTES = 1 << 20
 
 
 class Init(Struct):
-    """What init's operations hand to each other; ``prepared`` are mounts that its stage made and it is to attach."""
+    """What init's operations hand to each other; ``prepared`` are mounts that its stage made and it is to attach.
+
+    ``blank`` is an empty file, to be /proc/self/exe when the program is executed (-1: the kernel cannot do that).
+    """
 
     sync: socket.socket
     stdio: tuple[int, int, int]
@@ -38,6 +42,7 @@ class Init(Struct):
     executable: str = ""
     home: str = ""
     filter: Filter | None = None
+    blank: int = -1
     prepared: list[int] = field(default_factory=list)
 
     def warn(self, text: str) -> None:
@@ -69,6 +74,7 @@ class CloseInherited(Operation[Init], frozen=True):
     def execute(self, context: Init) -> None:
         """Close them."""
         kept = {0, 1, 2, context.sync.fileno(), *context.stdio, *context.prepared, *self.keep}
+        kept |= {context.blank} - {-1}
         journal.step("close_range", fds.close_all_but, kept)
 
 
@@ -127,7 +133,7 @@ class OpenTerminal(Operation[Init], frozen=True):
     def execute(self, context: Init) -> None:
         """Open a pair; the peer comes from the master itself (TIOCGPTPEER), never by a path."""
         master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-        if os.fstat(master).st_rdev not in {PTMX} and not stat.S_ISCHR(os.fstat(master).st_mode):
+        if os.fstat(master).st_rdev != PTMX:
             raise StepFailed("open a terminal", "/dev/ptmx in the container is not a terminal multiplexer")
         fcntl.ioctl(master, TIOCSPTLCK, array.array("i", [0]))
         slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
@@ -144,11 +150,17 @@ class OpenTerminal(Operation[Init], frozen=True):
         os.close(master)
 
     def _bind_console(self, context: Init, slave: int) -> None:
+        """Show the terminal as /dev/console, and over nothing else: a symlink is not followed (CVE-2025-52565)."""
         tree = mount.open_tree(slave, "", mount.OPEN_TREE_CLONE | mount.AT_EMPTY_PATH)
-        target = inroot.make_file(context.rootfs_fd, "/dev/console")
-        mount.move_mount(tree, target)
-        os.close(target)
-        os.close(tree)
+        with fds.closing(tree), fds.closing(inroot.make_directory(context.rootfs_fd, "/dev")) as directory:
+            with contextlib.suppress(FileExistsError):
+                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+                os.close(os.open("console", flags, 0o600, dir_fd=directory))
+            flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+            with fds.closing(os.open("console", flags, dir_fd=directory)) as target:
+                if stat.S_ISLNK(os.fstat(target).st_mode):
+                    raise StepFailed("open a terminal", "/dev/console in the container is a symlink", "remove it")
+                mount.move_mount(tree, target)
 
 
 class MakeCwd(Operation[Init], frozen=True):
@@ -291,7 +303,10 @@ class LoadFilter(Operation[Init], frozen=True):
 
 
 class Execute(Operation[Init], frozen=True):
-    """Become the program: signals to default, all but 0-2 closed, the filter loaded, execve. In C, and for good."""
+    """Become the program: signals to default, all but 0-2 closed, /proc/self/exe made blank, the filter loaded, execve.
+
+    In C, and for good: from the third step on there is no Python any more.
+    """
 
     args: tuple[str, ...]
     env: tuple[str, ...] = ()
@@ -310,4 +325,5 @@ class Execute(Operation[Init], frozen=True):
         path, found = context.executable.encode(), context.filter
         program = ffi.from_buffer("char[]", found.program) if found else ffi.NULL
         length, flags = (found.length, found.flags) if found else (0, 0)
-        lib.rt_exec(path, argv, envp, program, length, flags, context.sync.fileno(), 3 + self.preserved)
+        report = context.sync.fileno()
+        lib.rt_exec(path, argv, envp, program, length, flags, report, 3 + self.preserved, context.blank)
