@@ -7,7 +7,8 @@ import contextlib
 import functools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from minirt import journal
 from minirt.linux import fds
@@ -96,6 +97,31 @@ def pidfd_send_signal(pidfd: int, number: int) -> None:
 
 def _pidfd_send_signal(pidfd: int, number: int) -> None:
     checked(lib.rt_pidfd_send_signal(pidfd, number))
+
+
+def execute(
+    path: str,
+    args: Sequence[str],
+    env: Sequence[str],
+    report: int,
+    blank: int,
+    *,
+    program: bytes = b"",
+    length: int = 0,
+    flags: int = 0,
+    kept: int = 0,
+) -> NoReturn:
+    """Become another program: in C, and for good, for on the way the interpreter is unmapped (``blank``: see below).
+
+    A seccomp filter (``program``, of ``length`` instructions, with ``flags``) is loaded last. Descriptors from 3 on are
+    closed, but for ``kept`` of them. What the kernel refuses is written to ``report`` as a "failed" message.
+    """
+    keep = [ffi.new("char[]", os.fsencode(text)) for text in (*args, *env)]
+    argv = ffi.new("char *[]", [*keep[: len(args)], ffi.NULL])
+    envp = ffi.new("char *[]", [*keep[len(args) :], ffi.NULL])
+    filter = ffi.from_buffer("char[]", program) if length else ffi.NULL
+    lib.rt_exec(os.fsencode(path), argv, envp, filter, length, flags, report, 3 + kept, blank)
+    os._exit(125)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,6 @@ from msgspec import Struct, field
 from minirt import journal
 from minirt.errors import CommandNotFound, MinirtError, StepFailed
 from minirt.linux import fds, mount, prctl, process
-from minirt.linux._native import ffi, lib
 from minirt.linux.operation import Operation
 from minirt.namespaces import inroot
 from minirt.oci import sync
@@ -319,11 +318,15 @@ class Execute(Operation[Init], frozen=True):
     def execute(self, context: Init) -> None:
         """Never return: the program runs, or C reports the errno and exits."""
         env = (*self.env, f"HOME={context.home}") if context.home else self.env
-        keep = [ffi.new("char[]", os.fsencode(text)) for text in (*self.args, *env)]
-        argv = ffi.new("char *[]", [*keep[: len(self.args)], ffi.NULL])
-        envp = ffi.new("char *[]", [*keep[len(self.args) :], ffi.NULL])
-        path, found = context.executable.encode(), context.filter
-        program = ffi.from_buffer("char[]", found.program) if found else ffi.NULL
-        length, flags = (found.length, found.flags) if found else (0, 0)
-        report = context.sync.fileno()
-        lib.rt_exec(path, argv, envp, program, length, flags, report, 3 + self.preserved, context.blank)
+        found, report = context.filter, context.sync.fileno()
+        process.execute(
+            context.executable,
+            self.args,
+            env,
+            report,
+            context.blank,
+            program=found.program if found else b"",
+            length=found.length if found else 0,
+            flags=found.flags if found else 0,
+            kept=self.preserved,
+        )

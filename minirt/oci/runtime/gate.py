@@ -60,7 +60,7 @@ class WaitAtGate(Operation[Init], frozen=True):
             while message is None:  # who calls and says nothing was killed; the next one may
                 context.sync, _ = listener.accept()
                 message, _ = sync.receive(context.sync)
-        hooks.run("startContainer", self.hooks, message["state"])
+        hooks.run("startContainer", self.hooks, message["state"], context.blank)
 
 
 def with_gate(plan: Plan, listener: int, moments: Hooks, preserved: int) -> Plan:

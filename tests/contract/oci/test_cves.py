@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from minirt.oci.runtime import launcher
-from tests.contract.oci.container import Container
+from tests.contract.oci.container import Container, fields
 from tests.peers.daemon import await_true
 from tests.peers.oci import Runtime
 
@@ -88,6 +88,27 @@ def test_cve_2019_5736(harmful: Container, copied: tuple[Runtime, Path], program
     if is_executed:
         await_true(lambda: "wr" in harmful.output.read_text(), "the attacker's last word", 20)
     assert digest(copied[1]) == before
+
+
+@pytest.mark.needs("gcc")
+@pytest.mark.parametrize("program", ["/bin/link", "/bin/script"])
+def test_cve_2019_5736_in_a_hook(harmful: Container, copied: tuple[Runtime, Path], program: str) -> None:
+    """startContainer hooks are programs of the container's."""
+    before = digest(copied[1])
+    harmful.config["hooks"] = {"startContainer": [{"path": program}]}
+    harmful.create()
+    harmful("start")
+    await_true(lambda: not any(map(is_overwriting, Path("/proc").glob("[0-9]*"))), "the attacker's end", 20)
+    assert digest(copied[1]) == before
+
+
+def is_overwriting(process: Path) -> bool:
+    """Say whether a process is the attacker's that writes; its PID 1 reaps nobody, so it may have ended."""
+    try:
+        about = fields(process.name)
+    except OSError:
+        return False
+    return about["Name"] == "overwrite" and not about["State"].startswith("Z")
 
 
 # --- CVE-2024-21626: the working directory is a descriptor of the host's that the runtime has left open

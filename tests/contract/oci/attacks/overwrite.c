@@ -7,6 +7,8 @@
 int main(void)
 {
     char target[256] = "";
+    if (getpid() != 1 && fork() != 0)
+        return 0; /* whoever waits for this program is to go on, and to end */
     readlink("/proc/self/fd/3", target, sizeof target - 1);
     for (int tries = 0; tries < 300; tries++) {
         int fd = open("/proc/self/fd/3", O_WRONLY | O_TRUNC);
