@@ -3,13 +3,13 @@
     /var/lib/minirt/            survives a reboot
         blobs/  snapshots/  images.json  images.lock  tmp/  trash/     the image store
         logs/                               container logs, in the CRI's line format
-        volumes/<pod uid>/<volume>          emptyDir volumes on disk
+        volumes/<pod uid>/<volume>          emptyDir volumes on disk; .ids: those of the pod's user namespace
         seccomp/                            the node's own seccomp profiles, put there by its owner
     /etc/minirt/                put there by the node's owner
         certs.d/<host>/hosts.toml           how a registry is reached
         secrets/<namespace>/<name>.yaml     pull secrets
     /run/minirt/                does not: every state file carries the boot id, and another boot's is stale
-        sandboxes/<id>/     sandbox.json  shim.sock  ns/{net,ipc,uts,pid}  shm/  hosts  resolv.conf  journal.ndjson
+        sandboxes/<id>/     sandbox.json  shim.sock  ns/{user,net,ipc,uts,pid}  shm/  hosts  resolv.conf  journal.ndjson
         containers/<id>/    container.json  status.json  config.json  rootfs/
         network/            address leases, the lock of the bridge
         seccomp/<digest>.bpf                compiled seccomp profiles: a cache

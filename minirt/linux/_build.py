@@ -40,7 +40,9 @@ long rt_sched_setattr(int pid, uint32_t policy, uint64_t flags, int32_t nice, ui
                       uint64_t runtime, uint64_t deadline, uint64_t period);
 void rt_exec(const char *path, char *const argv[], char *const envp[],
              const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd,
-             unsigned int first_closed);
+             unsigned int first_closed, int blank_fd);
+long rt_can_leave_executable(void);
+long rt_fs_type(int fd);
 void rt_pause(void);
 """
 
@@ -48,6 +50,7 @@ SOURCE = r"""
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
 #include <linux/filter.h>
@@ -55,6 +58,7 @@ SOURCE = r"""
 #include <linux/openat2.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <linux/prctl.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
@@ -64,11 +68,13 @@ SOURCE = r"""
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -301,14 +307,60 @@ static void load_with_listener(const struct sock_fprog *program, unsigned int fl
         ;
 }
 
+static long rt_fs_type(int fd)
+{
+    struct statfs about;
+    return fstatfs(fd, &about) ? -1 : (long)about.f_type;
+}
+
+/* Say whether the kernel lets a process name another file as the one it executes (CONFIG_CHECKPOINT_RESTORE). */
+static long rt_can_leave_executable(void)
+{
+    unsigned int size = 0;
+    return syscall(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP_SIZE, &size, 0, 0);
+}
+
+static int note_segments(struct dl_phdr_info *info, size_t size, void *range)
+{
+    uintptr_t *found = range, page = sysconf(_SC_PAGESIZE);
+    int at;
+    for (at = 0; at < info->dlpi_phnum; at++)
+        if (info->dlpi_phdr[at].p_type == PT_LOAD) {
+            uintptr_t first = (info->dlpi_addr + info->dlpi_phdr[at].p_vaddr) & ~(page - 1);
+            uintptr_t last = info->dlpi_addr + info->dlpi_phdr[at].p_vaddr + info->dlpi_phdr[at].p_memsz;
+            found[0] = first < found[0] ? first : found[0];
+            found[1] = last > found[1] ? (last + page - 1) & ~(page - 1) : found[1];
+        }
+    return 1; /* the program itself is the first to be told of */
+}
+
+/* Let /proc/self/exe be an empty file. A container may execute it, by a symlink or a #! line, and would then have the
+ * host's interpreter in hand, to write to (CVE-2019-5736). The kernel wants nothing of the old file to be mapped any
+ * more: so the interpreter is gone, and only this module, libc and the stack are left. The addresses mean nothing, but
+ * must be in order; the execve to come sets them. It takes CAP_SYS_ADMIN. */
+static long leave_executable(int blank_fd)
+{
+    uintptr_t range[2] = {UINTPTR_MAX, 0};
+    uint64_t here = (uintptr_t)range;
+    struct prctl_mm_map map = {here, here + 1, here, here, here, here, here, here, here, here, here, NULL, 0, blank_fd};
+    dl_iterate_phdr(note_segments, range);
+    if (munmap((void *)range[0], range[1] - range[0]))
+        return -1;
+    return syscall(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0);
+}
+
 /* The last thing a stage does. From the filter on, only what it allows may be called, so no Python runs any more:
  * on success the program has replaced us and report_fd is closed (FD_CLOEXEC); on failure one message says why. */
 static void rt_exec(const char *path, char *const argv[], char *const envp[],
                     const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd,
-                    unsigned int first_closed)
+                    unsigned int first_closed, int blank_fd)
 {
     default_signals();
     syscall(SYS_close_range, first_closed, ~0u, CLOSE_RANGE_CLOEXEC);
+    if (blank_fd >= 0 && leave_executable(blank_fd)) {
+        report(report_fd, "prctl", errno);
+        _exit(125);
+    }
     if (filter_length) {
         struct sock_fprog program = {filter_length, (struct sock_filter *)filter};
         if (filter_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER) {

@@ -4,6 +4,7 @@ Source: openat2(2), close_range(2).
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 
@@ -11,17 +12,22 @@ from minirt import journal
 from minirt.linux._native import lib
 from minirt.linux.mount import checked
 
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 CLOSE_RANGE_CLOEXEC = 4
+PROC = "/proc/"
+PROC_SUPER_MAGIC = 0x9FA0
+PROC_ROOT_INO = 1
 
 
 def openat2(dirfd: int, path: str, flags: int, *, mode: int = 0, resolve: int = RESOLVE_IN_ROOT) -> int:
     """Open ``path`` with ``dirfd`` as its root: no symlink and no ``..`` leads out of it.
 
-    Raises OSError: ENOENT, ELOOP, EXDEV (RESOLVE_BENEATH: it leads out), EAGAIN (a rename raced; retried here).
+    Raises OSError: ENOENT, ELOOP, EXDEV (RESOLVE_BENEATH: it leads out; RESOLVE_NO_XDEV: into another mount), EAGAIN
+    (a rename raced; retried here).
     """
     for _ in range(128):
         result = lib.rt_openat2(dirfd, os.fsencode(path), flags | os.O_CLOEXEC, mode, resolve)
@@ -70,19 +76,34 @@ def read_file(path: str) -> str:
 def write_file(path: str, data: str) -> None:
     """Write a kernel file (cgroupfs, procfs) with one write(2), as these files want it.
 
-    Raises OSError as the kernel gave it, with the path as its file name.
+    What is below /proc is written to only if it is the kernel's own, and not something mounted over it: a label or a
+    sysctl that ends up in another file protects nobody (CVE-2019-16884, CVE-2025-52881).
+
+    Raises OSError as the kernel gave it, with the path as its file name; EXDEV: it is not procfs that is there.
     """
     journal.step("write", _write_file, path, data)
 
 
 def _write_file(path: str, data: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    fd = open_proc(path, os.O_WRONLY) if path.startswith(PROC) else os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, data.encode())
     except OSError as error:
         raise OSError(error.errno, os.strerror(error.errno or 0), path) from error
     finally:
         os.close(fd)
+
+
+def open_proc(path: str, flags: int) -> int:
+    """Open a file below /proc that is procfs's own: no other mount, and no link out of it, is on the way.
+
+    Raises OSError: EXDEV, something else is mounted there; ENOENT.
+    """
+    with closing(os.open(PROC, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as proc:
+        if lib.rt_fs_type(proc) != PROC_SUPER_MAGIC or os.fstat(proc).st_ino != PROC_ROOT_INO:
+            raise OSError(errno.EXDEV, "what is mounted there is not the kernel's procfs", PROC)
+        resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS
+        return openat2(proc, path.removeprefix(PROC).lstrip("/"), flags, resolve=resolve)
 
 
 def syncfs(fd: int) -> None:

@@ -3,10 +3,15 @@
 Source: clone3(2), unshare(2), setns(2), pidfd_open(2), pidfd_send_signal(2).
 """
 
+import contextlib
+import functools
 import os
 import signal
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from minirt import journal
+from minirt.linux import fds
 from minirt.linux._native import ffi, lib
 from minirt.linux.mount import checked
 
@@ -22,7 +27,11 @@ CLONE_NEWNET = 0x40000000
 CLONE_NEWTIME = 0x80
 CLONE_INTO_CGROUP = 0x200000000
 
-DESCRIPTOR = ffi.typeof("int *")
+PR_SET_MM, PR_SET_MM_MAP = 35, 14
+MFD_EXEC = 0x10
+
+DESCRIPTOR, TEXT, TEXTS = (ffi.typeof(name) for name in ("int *", "char[]", "char *[]"))
+"""C's types, looked up once, and not by each container's init."""
 
 ZOMBIES = (b"Z", b"X")
 """The states of processes that have ended. Source: proc_pid_stat(5), field 3."""
@@ -91,6 +100,60 @@ def pidfd_send_signal(pidfd: int, number: int) -> None:
 
 def _pidfd_send_signal(pidfd: int, number: int) -> None:
     checked(lib.rt_pidfd_send_signal(pidfd, number))
+
+
+def execute(
+    path: str,
+    args: Sequence[str],
+    env: Sequence[str],
+    report: int,
+    blank: int,
+    *,
+    program: bytes = b"",
+    length: int = 0,
+    flags: int = 0,
+    kept: int = 0,
+) -> NoReturn:
+    """Become another program: in C, and for good, for on the way the interpreter is unmapped (``blank``: see below).
+
+    A seccomp filter (``program``, of ``length`` instructions, with ``flags``) is loaded last. Descriptors from 3 on are
+    closed, but for ``kept`` of them. What the kernel refuses is written to ``report`` as a "failed" message.
+    """
+    keep = [ffi.new(TEXT, os.fsencode(text)) for text in (*args, *env)]
+    argv = ffi.new(TEXTS, [*keep[: len(args)], ffi.NULL])
+    envp = ffi.new(TEXTS, [*keep[len(args) :], ffi.NULL])
+    filter = ffi.from_buffer(TEXT, program) if length else ffi.NULL
+    lib.rt_exec(os.fsencode(path), argv, envp, filter, length, flags, report, 3 + kept, blank)
+    os._exit(125)
+
+
+@contextlib.contextmanager
+def blank_file() -> Iterator[int]:
+    """Yield an empty file in memory, which a process can name as the one it executes; -1 where the kernel cannot.
+
+    It is open for reading only: the kernel wants nobody to write to it. Its place on the way is this process's /proc.
+    Source: PR_SET_MM(2const), PR_SET_MM_MAP (a kernel with CONFIG_CHECKPOINT_RESTORE); memfd_create(2)
+    """
+    if not can_leave_executable():
+        yield -1
+        return
+    with fds.closing(_empty_program()) as made:
+        blank = os.open(f"/proc/self/fd/{made}", os.O_RDONLY | os.O_CLOEXEC)
+    with fds.closing(blank):
+        yield blank
+
+
+@functools.cache
+def can_leave_executable() -> bool:
+    """Say whether the kernel lets a process name another file as the one it executes."""
+    return lib.rt_can_leave_executable() == 0
+
+
+def _empty_program() -> int:
+    try:
+        return os.memfd_create("minirt", os.MFD_CLOEXEC | MFD_EXEC)
+    except OSError:  # EINVAL: a kernel before 6.3, where all such files may be executed
+        return os.memfd_create("minirt", os.MFD_CLOEXEC)
 
 
 def sethostname(name: str) -> None:

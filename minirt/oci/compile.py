@@ -236,7 +236,7 @@ def compile_process(
 ) -> list[Operation[Init]]:
     """Return the operations that turn a stage inside a container into ``process``: the tail of init, and of exec.
 
-    Loading a filter needs no_new_privs or CAP_SYS_ADMIN: without the one, the other is kept until execve takes it.
+    CAP_SYS_ADMIN is kept until execve takes it: a filter is loaded with it, and /proc/self/exe made blank.
     """
     if not process.args:
         raise InvalidInput("use the spec", "process.args is empty", "name a command")
@@ -260,7 +260,7 @@ def compile_process(
             permitted=_capabilities(sets, "permitted"),
             inheritable=_capabilities(sets, "inheritable"),
             ambient=_capabilities(sets, "ambient"),
-            until_execve=numbers(["CAP_SYS_ADMIN"] if filter and not process.no_new_privileges else []),
+            until_execve=numbers(["CAP_SYS_ADMIN"]),
         ),
         SetUmask(0o022 if user.umask is None else user.umask),
         FindExecutable(process.args[0], search_path(process.env)),

@@ -27,6 +27,7 @@ from minirt.oci.plan import Plan
 from minirt.security.seccomp import Filter
 
 SECCOMP_SET_MODE_FILTER = 1
+IN_REACH = "the container may reach minirt's interpreter as /proc/self/exe: the kernel has no CONFIG_CHECKPOINT_RESTORE"
 
 
 class Launched(Struct):
@@ -45,6 +46,7 @@ class _Child(Struct, frozen=True):
     stdio: tuple[int, int, int]
     sync: Socket
     name: str
+    blank: int
 
 
 def launch(plan: Plan, stdio: tuple[int, int, int]) -> Launched:
@@ -100,9 +102,10 @@ def spawn(
     the child is born.
     """
     outer, inner = sync.pair()
-    child = _Child(inside, stdio, inner, name)
     warnings: list[str] = []
-    with inner:
+    with inner, process.blank_file() as blank:
+        child = _Child(inside, stdio, inner, name, blank)
+        warnings += [] if blank >= 0 else [IN_REACH]
         try:
             if stage:
                 pid, pidfd = _clone_in_stage(stage, clone_flags, child, cgroup_fd, outer, warnings)
@@ -139,15 +142,18 @@ def _next_to(neighbour: int) -> Iterator[None]:
 
 
 def note_last_step(filter: Filter | None, command: str, pid: int, error: MinirtError | None = None) -> None:
-    """Record what init did in C, out of the journal's sight: its filter's loading, and its execve if it came to that.
+    """Record what init did in C, out of the journal's sight: it left its executable, loaded its filter, and execve.
 
     ``error`` is what it reported; without one both have succeeded.
     """
     number, step = getattr(error, "errno", 0), getattr(error, "step", "")
-    if filter:
+    if process.can_leave_executable():
+        arguments = journal.shown((process.PR_SET_MM, process.PR_SET_MM_MAP))
+        journal.note("prctl", arguments, number if step == "prctl" else 0, pid=pid, of="init")
+    if filter and step != "prctl":
         arguments = journal.shown((SECCOMP_SET_MODE_FILTER, filter.flags, filter.length))
         journal.note("seccomp", arguments, number if step == "seccomp" else 0, pid=pid, of="init")
-    if step != "seccomp":
+    if step not in {"prctl", "seccomp"}:
         journal.note("execve", command, number, pid=pid, of="init")
 
 
@@ -217,7 +223,7 @@ def _inside(child: _Child, prepared: list[int] | None = None) -> NoReturn:
         journal.stage = child.name
         if journal.sink:
             sync.send_steps_to(child.sync)
-        operation.run(list(child.plan), Init(child.sync, child.stdio, prepared=prepared or []))
+        operation.run(list(child.plan), Init(child.sync, child.stdio, blank=child.blank, prepared=prepared or []))
     except BaseException as error:  # noqa: BLE001  init must never return into its parent's code
         _report_failure(child.sync, error)
     os._exit(125)

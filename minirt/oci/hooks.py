@@ -14,6 +14,7 @@ import os
 import select
 import signal
 
+import msgspec
 from msgspec import Struct
 
 from minirt import journal
@@ -42,14 +43,16 @@ class Hooks(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=Tr
     poststop: tuple[Hook, ...] = ()
 
 
-def run(moment: str, hooks: tuple[Hook, ...], state: str) -> None:
+def run(moment: str, hooks: tuple[Hook, ...], state: str, blank: int = -1) -> None:
     """Run hooks one after the other, each with ``state`` (JSON) on its stdin.
+
+    With ``blank``, an empty file, they are programs of a container's: that file is their parent's /proc/self/exe.
 
     Raises:
         StepFailed: one cannot be executed, failed, or took too long; those after it are not run.
     """
     for hook in hooks:
-        _run_one(f"run the {moment} hook {hook.path}", hook, state)
+        _run_one(f"run the {moment} hook {hook.path}", hook, state, blank)
 
 
 def run_all(moment: str, hooks: tuple[Hook, ...], state: str) -> list[MinirtError]:
@@ -63,11 +66,11 @@ def run_all(moment: str, hooks: tuple[Hook, ...], state: str) -> list[MinirtErro
     return failures
 
 
-def _run_one(what: str, hook: Hook, state: str) -> None:
+def _run_one(what: str, hook: Hook, state: str, blank: int = -1) -> None:
     if not hook.path.startswith("/"):
         raise StepFailed(what, "its path is not absolute", "hooks are named by absolute paths")
     try:
-        pid = journal.step("spawn", _spawn, hook, state)
+        pid = journal.step("spawn", _spawn, hook, state, blank)
     except OSError as error:
         raise StepFailed.from_os_error(what, error, stage=journal.stage, step="spawn") from error
     code = _wait(pid, hook.timeout)
@@ -78,18 +81,41 @@ def _run_one(what: str, hook: Hook, state: str) -> None:
         raise StepFailed(what, f"it ended with {how}", "what it printed is on stderr", step="spawn")
 
 
-def _spawn(hook: Hook, state: str) -> int:
+def _spawn(hook: Hook, state: str, blank: int) -> int:
     """Start a hook with the state as its stdin (a file in memory: a pipe could fill up) and its output on stderr."""
     stdin = os.memfd_create("state", os.MFD_CLOEXEC)
     try:
         os.write(stdin, state.encode())
         os.lseek(stdin, 0, os.SEEK_SET)
+        if blank >= 0:
+            return _spawn_in_container(hook, stdin, blank)
         env = dict(entry.partition("=")[::2] for entry in hook.env)
         actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, 2, 1)]
         defaults = (signal.SIGPIPE, signal.SIGXFSZ)
         return os.posix_spawn(hook.path, hook.args or (hook.path,), env, file_actions=actions, setsigdef=defaults)
     finally:
         os.close(stdin)
+
+
+def _spawn_in_container(hook: Hook, stdin: int, blank: int) -> int:
+    """Fork, and execute the hook as init executes the container's program: it must not get at the interpreter either.
+
+    Raises OSError: what the kernel refused, which C has written to a pipe that a successful execve closes.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(stdin, 0)
+        os.dup2(2, 1)
+        process.execute(hook.path, hook.args or (hook.path,), hook.env, writer, blank)
+    os.close(writer)
+    with open(reader, "rb") as said:
+        failure = said.read()
+    if failure:
+        os.waitpid(pid, 0)
+        number = msgspec.json.decode(failure)["errno"]
+        raise OSError(number, os.strerror(number), hook.path)
+    return pid
 
 
 def _wait(pid: int, timeout_s: int | None) -> int | None:

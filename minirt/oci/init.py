@@ -4,6 +4,7 @@ Everything here runs between clone3 and execve, in the container: it imports not
 """
 
 import array
+import contextlib
 import errno
 import fcntl
 import os
@@ -15,7 +16,6 @@ from msgspec import Struct, field
 from minirt import journal
 from minirt.errors import CommandNotFound, MinirtError, StepFailed
 from minirt.linux import fds, mount, prctl, process
-from minirt.linux._native import ffi, lib
 from minirt.linux.operation import Operation
 from minirt.linux.sockets import Socket
 from minirt.namespaces import inroot
@@ -26,11 +26,13 @@ PTMX = os.makedev(5, 2)
 TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
 PASSWD_BYTES = 1 << 20
-TEXT, TEXTS = ffi.typeof("char[]"), ffi.typeof("char *[]")
 
 
 class Init(Struct):
-    """What init's operations hand to each other; ``prepared`` are mounts that its stage made and it is to attach."""
+    """What init's operations hand to each other; ``prepared`` are mounts that its stage made and it is to attach.
+
+    ``blank`` is an empty file, to be /proc/self/exe when the program is executed (-1: the kernel cannot do that).
+    """
 
     sync: Socket
     stdio: tuple[int, int, int]
@@ -39,6 +41,7 @@ class Init(Struct):
     executable: str = ""
     home: str = ""
     filter: Filter | None = None
+    blank: int = -1
     prepared: list[int] = field(default_factory=list)
 
     def warn(self, text: str) -> None:
@@ -70,6 +73,7 @@ class CloseInherited(Operation[Init], frozen=True):
     def execute(self, context: Init) -> None:
         """Close them."""
         kept = {0, 1, 2, context.sync.fileno(), *context.stdio, *context.prepared, *self.keep}
+        kept |= {context.blank} - {-1}
         journal.step("close_range", fds.close_all_but, kept)
 
 
@@ -128,7 +132,7 @@ class OpenTerminal(Operation[Init], frozen=True):
     def execute(self, context: Init) -> None:
         """Open a pair; the peer comes from the master itself (TIOCGPTPEER), never by a path."""
         master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-        if os.fstat(master).st_rdev not in {PTMX} and not stat.S_ISCHR(os.fstat(master).st_mode):
+        if os.fstat(master).st_rdev != PTMX:
             raise StepFailed("open a terminal", "/dev/ptmx in the container is not a terminal multiplexer")
         fcntl.ioctl(master, TIOCSPTLCK, array.array("i", [0]))
         slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
@@ -145,11 +149,17 @@ class OpenTerminal(Operation[Init], frozen=True):
         os.close(master)
 
     def _bind_console(self, context: Init, slave: int) -> None:
+        """Show the terminal as /dev/console, and over nothing else: a symlink is not followed (CVE-2025-52565)."""
         tree = mount.open_tree(slave, "", mount.OPEN_TREE_CLONE | mount.AT_EMPTY_PATH)
-        target = inroot.make_file(context.rootfs_fd, "/dev/console")
-        mount.move_mount(tree, target)
-        os.close(target)
-        os.close(tree)
+        with fds.closing(tree), fds.closing(inroot.make_directory(context.rootfs_fd, "/dev")) as directory:
+            with contextlib.suppress(FileExistsError):
+                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+                os.close(os.open("console", flags, 0o600, dir_fd=directory))
+            flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+            with fds.closing(os.open("console", flags, dir_fd=directory)) as target:
+                if stat.S_ISLNK(os.fstat(target).st_mode):
+                    raise StepFailed("open a terminal", "/dev/console in the container is a symlink", "remove it")
+                mount.move_mount(tree, target)
 
 
 class MakeCwd(Operation[Init], frozen=True):
@@ -292,9 +302,10 @@ class LoadFilter(Operation[Init], frozen=True):
 
 
 class Execute(Operation[Init], frozen=True):
-    """Become the program: signals to default, all but 0-2 closed, the filter loaded, execve. In C, and for good.
+    """Become the program: signals to default, all but 0-2 closed, /proc/self/exe made blank, the filter loaded, execve.
 
-    The listener of a filter that has one is sent on the pair, as {"type": "listener"}.
+    In C, and for good: from the third step on there is no Python any more. The listener of a filter that has one is
+    sent on the pair, as {"type": "listener"}.
     """
 
     args: tuple[str, ...]
@@ -308,10 +319,15 @@ class Execute(Operation[Init], frozen=True):
     def execute(self, context: Init) -> None:
         """Never return: the program runs, or C reports the errno and exits."""
         env = (*self.env, f"HOME={context.home}") if context.home else self.env
-        keep = [ffi.new(TEXT, os.fsencode(text)) for text in (*self.args, *env)]
-        argv = ffi.new(TEXTS, [*keep[: len(self.args)], ffi.NULL])
-        envp = ffi.new(TEXTS, [*keep[len(self.args) :], ffi.NULL])
-        path, found = context.executable.encode(), context.filter
-        program = ffi.from_buffer(TEXT, found.program) if found else ffi.NULL
-        length, flags = (found.length, found.flags) if found else (0, 0)
-        lib.rt_exec(path, argv, envp, program, length, flags, context.sync.fileno(), 3 + self.preserved)
+        found, report = context.filter, context.sync.fileno()
+        process.execute(
+            context.executable,
+            self.args,
+            env,
+            report,
+            context.blank,
+            program=found.program if found else b"",
+            length=found.length if found else 0,
+            flags=found.flags if found else 0,
+            kept=self.preserved,
+        )

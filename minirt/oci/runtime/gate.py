@@ -64,7 +64,7 @@ class WaitAtGate(Operation[Init], frozen=True):
         """Report, then wait. From a call on the caller takes the shim's place."""
         sync.send(context.sync, {"type": "ready"})
         message = self._own(context) if self.listener == OWN_PAIR else self._called(context)
-        hooks.run("startContainer", self.hooks, message["state"])
+        hooks.run("startContainer", self.hooks, message["state"], context.blank)
 
     def _own(self, context: Init) -> dict[str, Any]:
         message, _ = sync.receive(context.sync)

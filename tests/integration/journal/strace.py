@@ -22,7 +22,8 @@ FORKS = ("clone", "clone3", "fork", "vfork")
 CLONE_VM = 0x100
 CLONE_THREAD = 0x10000
 LINE = re.compile(
-    r"(?P<at>\d+\.\d+) (?P<name>\w+)\((?P<arguments>.*)\)\s+= (?P<result>-?\w+|\?)(?:<.*>)?(?: (?P<errno>E\w+) \(.*\))?"
+    r"(?P<at>\d+\.\d+) (?P<name>\w+)\((?P<arguments>.*)\)\s+= (?P<result>-?\w+|\?)(?:<.*>(?:\(deleted\))?)?"
+    r"(?: (?P<errno>E\w+) \(.*\))?"
 )
 TOKEN = re.compile(r'<(?P<path>[^<>"]*)>|"(?P<text>(?:[^"\\]|\\.)*)"|(?P<number>(?<![\w])-?(?:0x[0-9a-f]+|\d+)(?!\w))')
 

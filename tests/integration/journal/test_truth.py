@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.root, pytest.mark.needs("strace", "busybox", "cgroup2_
 STEPS = set(strace.TRACED.split()) - {"clone", "vfork", "open", "openat"} | {"fork"}
 ASKING_PRCTLS = {3, 16, 23}
 """PR_GET_DUMPABLE, PR_GET_NAME, PR_CAPBSET_READ."""
+ASKING_FOR_A_SIZE = [35, 15]
+"""PR_SET_MM, PR_SET_MM_MAP_SIZE."""
 CUT = 200
 
 
@@ -60,7 +62,7 @@ def step_of(call: Call) -> str:
     if call.name in ("write", "mkdir", "rmdir"):
         where = call.path if call.name == "write" else call.strings[0]
         return call.name if any(where.startswith(f"{top}/") for top in leaks.cgroup2_tops()) else ""
-    if call.name == "prctl" and call.values[0] in ASKING_PRCTLS:
+    if call.name == "prctl" and (call.values[0] in ASKING_PRCTLS or call.values[:2] == ASKING_FOR_A_SIZE):
         return ""
     if call.name == "seccomp" and "filter=" not in call.arguments:
         return ""

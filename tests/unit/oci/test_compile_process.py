@@ -43,7 +43,8 @@ def test_what_the_process_asks_for() -> None:
     assert FindExecutable("sh", ("/a", "/b")) in operations
     assert Execute(("sh", "-c", "true"), ("PATH=/a:/b", "X=y")) in operations
     assert DropBounding(frozenset({0}), 40) in operations
-    assert SetCredentials(1000, 100, (4,), frozenset({0}), frozenset({0})) in operations
+    kept = frozenset({21})
+    assert SetCredentials(1000, 100, (4,), frozenset({0}), frozenset({0}), until_execve=kept) in operations
 
 
 def test_what_it_does_not_ask_for_is_left_out() -> None:
@@ -92,12 +93,10 @@ def test_a_filter_is_loaded_by_the_last_step_alone() -> None:
     assert not any(isinstance(operation, LoadFilter) for operation in compiled().inside)
 
 
-@pytest.mark.parametrize(("no_new_privileges", "kept"), [(True, frozenset()), (False, frozenset({21}))])
-def test_who_may_gain_privileges_keeps_the_one_that_loading_needs(
-    no_new_privileges: bool, kept: frozenset[int]
-) -> None:
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_what_the_last_step_needs_is_kept_until_execve_takes_it(no_new_privileges: bool) -> None:
     found = next(one for one in filtered(noNewPrivileges=no_new_privileges) if isinstance(one, SetCredentials))
-    assert (found.until_execve, found.permitted, found.effective) == (kept, frozenset({0}), frozenset({0}))
+    assert (found.until_execve, found.permitted, found.effective) == (frozenset({21}), frozenset({0}), frozenset({0}))
 
 
 def test_a_process_executed_later_has_the_same_tail() -> None:

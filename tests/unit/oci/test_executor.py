@@ -6,14 +6,18 @@ import pytest
 
 from minirt import journal
 from minirt.errors import MinirtError, NotExecutable, StepFailed
+from minirt.linux import process
 from minirt.oci.executor import note_last_step
 from minirt.security.seccomp import Filter
 
+LEFT = ("prctl", "35, 14", 0)
 LOADED = ("seccomp", "1, 4, 2", 0)
 
 
 @pytest.fixture
 def records(monkeypatch: pytest.MonkeyPatch) -> list[journal.Record]:
+    """What is written to the journal, on a kernel that lets a process leave its executable."""
+    monkeypatch.setattr(process, "can_leave_executable", lambda: True)
     found: list[journal.Record] = []
     monkeypatch.setattr(journal, "sink", found.append)
     return found
@@ -22,17 +26,22 @@ def records(monkeypatch: pytest.MonkeyPatch) -> list[journal.Record]:
 @pytest.mark.parametrize(
     ("filter", "error", "said"),
     [
-        (None, None, [("execve", "sh", 0)]),
-        (Filter(bytes(16), 4), None, [LOADED, ("execve", "sh", 0)]),
+        (None, None, [LEFT, ("execve", "sh", 0)]),
+        (Filter(bytes(16), 4), None, [LEFT, LOADED, ("execve", "sh", 0)]),
+        (
+            Filter(bytes(16), 4),
+            StepFailed("x", "y", errno=errno.EPERM, step="prctl"),
+            [("prctl", "35, 14", errno.EPERM)],
+        ),
         (
             Filter(bytes(16), 4),
             NotExecutable("x", "y", errno=errno.ENOEXEC, step="execve"),
-            [LOADED, ("execve", "sh", errno.ENOEXEC)],
+            [LEFT, LOADED, ("execve", "sh", errno.ENOEXEC)],
         ),
         (
             Filter(bytes(16), 4),
             StepFailed("x", "y", errno=errno.EINVAL, step="seccomp"),
-            [("seccomp", "1, 4, 2", errno.EINVAL)],
+            [LEFT, ("seccomp", "1, 4, 2", errno.EINVAL)],
         ),
     ],
 )
