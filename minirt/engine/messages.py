@@ -21,7 +21,7 @@ from minirt.engine.records import (
     SandboxConfig,
     SandboxRecord,
 )
-from minirt.errors import InvalidInput
+from minirt.errors import InvalidInput, Unsupported
 from minirt.images.image import Image
 from minirt.oci.spec import Device
 from minirt.shim.status import Status
@@ -105,7 +105,17 @@ def _target(options: cri.NamespaceOption) -> str:
 
 
 def _port(mapping: cri.PortMapping) -> Port:
+    """Return a port of the host. Raises InvalidInput, Unsupported: its address."""
+    from ipaddress import ip_address
+
     protocol = PROTOCOLS[mapping.protocol]
+    what = f"map port {mapping.host_port} of {mapping.host_ip}"
+    try:
+        address = ip_address(mapping.host_ip or "0.0.0.0")
+    except ValueError as error:
+        raise InvalidInput(what, str(error), "give an address of this node, or none for all") from error
+    if address.version != 4:
+        raise Unsupported(what, "host ports are of IPv4 addresses only", "give one, or none for all")
     return Port(mapping.container_port, mapping.host_port, protocol, mapping.host_ip)  # type: ignore[arg-type]
 
 
@@ -116,6 +126,8 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
         InvalidInput: a group without a user; a seccomp profile that is missing or wrong.
         Unsupported: something this version does not do; it is named.
     """
+    if not config.metadata.name:
+        raise InvalidInput("make a container", "its configuration does not name it", "give it metadata")
     context = config.linux.security_context
     refuse(bool(config.CDI_devices), "CDI devices")
     limits = config.linux.resources
