@@ -14,6 +14,7 @@ from minirt.engine import hostpaths
 from minirt.engine.confinement import PROFILES, refuse, refuse_selinux, seccomp_of, security
 from minirt.engine.devices import devices_at, rules_for
 from minirt.engine.records import (
+    CRI,
     ContainerConfig,
     ContainerRecord,
     Mode,
@@ -267,7 +268,7 @@ def container_status(record: ContainerRecord, status: Status) -> cri.ContainerSt
         created_at=record.created_at,
         started_at=status.started_at,
         finished_at=status.finished_at,
-        exit_code=_exit_code(status) if exited else 0,
+        exit_code=_exit_code(record, status) if exited else 0,
         image=cri.ImageSpec(image=config.image),
         image_ref=record.image_id,
         image_id=record.image_id,
@@ -320,9 +321,9 @@ def limits_message(config: ContainerConfig) -> cri.LinuxContainerResources:
     )
 
 
-def _exit_code(status: Status) -> int:
-    """Return an exit code as kubelets know it from containerd: whatever was wrong with a start is 128."""
-    return START_ERROR_CODE if status.reason == "StartError" else status.exit_code
+def _exit_code(record: ContainerRecord, status: Status) -> int:
+    """Return an exit code; other kubelets than ours know from containerd that what is wrong with a start is 128."""
+    return START_ERROR_CODE if record.owner == CRI and status.reason == "StartError" else status.exit_code
 
 
 def image(found: Image) -> cri.Image:

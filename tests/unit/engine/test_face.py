@@ -7,7 +7,8 @@ import pytest
 from minirt.cgroups import tree
 from minirt.crimessages import api_pb2 as cri
 from minirt.engine import confinement, messages
-from minirt.engine.face import CRI, EngineFace
+from minirt.engine.face import EngineFace
+from minirt.engine.records import CRI
 from minirt.errors import InvalidInput, Unsupported
 
 PROFILES = cri.SecurityProfile.ProfileType
