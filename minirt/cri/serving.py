@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from minirt import paths
@@ -28,6 +29,8 @@ from minirt.shim.zygote import Zygote
 
 GRACE_S = 5.0
 """How long calls under way may take when the server is told to end."""
+STREAM_THREADS = 64
+"""How many execs, attaches and forwarded connections may begin at once."""
 LONGEST_PATH = 107
 """Characters of a unix socket's path. Source: unix(7), sun_path."""
 
@@ -79,6 +82,7 @@ def _alone() -> Iterator[None]:
 async def _serve(face: ServedFace, streams: StreamingServer, listen: Path, zygote: Zygote) -> bool:
     """Serve until a signal, or the zygote's end; return whether it was a signal."""
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(STREAM_THREADS, thread_name_prefix="stream"))
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)

@@ -16,7 +16,7 @@ from minirt.engine.events import EventStream
 from minirt.engine.imageface import ImageFace
 from minirt.engine.nodeface import NodeFace
 from minirt.engine.podevents import ContainerEvents
-from minirt.engine.records import ContainerRecord, SandboxRecord
+from minirt.engine.records import CRI, ContainerRecord, SandboxRecord
 from minirt.engine.statsface import StatsFace, has
 from minirt.errors import AlreadyExists, Conflict, InvalidInput, MinirtError, NotFound, TimedOut
 from minirt.images.store import ImageStore
@@ -25,9 +25,6 @@ from minirt.shim import protocol
 from minirt.shim import status as statuses
 from minirt.shim.client import ShimClient
 from minirt.shim.zygote import Zygote
-
-CRI = "cri"
-"""The owner of what is made through the socket of ``minirt serve``."""
 
 
 class EngineFace(NodeFace, ImageFace, StatsFace):

@@ -15,6 +15,7 @@ from minirt.engine import hostpaths, idmessages
 from minirt.engine.confinement import PROFILES, refuse, refuse_selinux, seccomp_of, security
 from minirt.engine.devices import devices_at, rules_for
 from minirt.engine.records import (
+    CRI,
     ContainerConfig,
     ContainerRecord,
     Mode,
@@ -22,7 +23,7 @@ from minirt.engine.records import (
     SandboxConfig,
     SandboxRecord,
 )
-from minirt.errors import InvalidInput
+from minirt.errors import InvalidInput, Unsupported
 from minirt.images.image import Image
 from minirt.oci.spec import Device
 from minirt.shim.status import Status
@@ -111,7 +112,17 @@ def _target(options: cri.NamespaceOption) -> str:
 
 
 def _port(mapping: cri.PortMapping) -> Port:
+    """Return a port of the host. Raises InvalidInput, Unsupported: its address."""
+    from ipaddress import ip_address
+
     protocol = PROTOCOLS[mapping.protocol]
+    what = f"map port {mapping.host_port} of {mapping.host_ip}"
+    try:
+        address = ip_address(mapping.host_ip or "0.0.0.0")
+    except ValueError as error:
+        raise InvalidInput(what, str(error), "give an address of this node, or none for all") from error
+    if address.version != 4:
+        raise Unsupported(what, "host ports are of IPv4 addresses only", "give one, or none for all")
     return Port(mapping.container_port, mapping.host_port, protocol, mapping.host_ip)  # type: ignore[arg-type]
 
 
@@ -122,6 +133,8 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
         InvalidInput: a group without a user; a seccomp profile that is missing or wrong.
         Unsupported: something this version does not do; it is named.
     """
+    if not config.metadata.name:
+        raise InvalidInput("make a container", "its configuration does not name it", "give it metadata")
     context = config.linux.security_context
     refuse(bool(config.CDI_devices), "CDI devices")
     limits = config.linux.resources
@@ -263,7 +276,7 @@ def container_status(record: ContainerRecord, status: Status) -> cri.ContainerSt
         created_at=record.created_at,
         started_at=status.started_at,
         finished_at=status.finished_at,
-        exit_code=_exit_code(status) if exited else 0,
+        exit_code=_exit_code(record, status) if exited else 0,
         image=cri.ImageSpec(image=config.image),
         image_ref=record.image_id,
         image_id=record.image_id,
@@ -316,9 +329,9 @@ def limits_message(config: ContainerConfig) -> cri.LinuxContainerResources:
     )
 
 
-def _exit_code(status: Status) -> int:
-    """Return an exit code as kubelets know it from containerd: whatever was wrong with a start is 128."""
-    return START_ERROR_CODE if status.reason == "StartError" else status.exit_code
+def _exit_code(record: ContainerRecord, status: Status) -> int:
+    """Return an exit code; other kubelets than ours know from containerd that what is wrong with a start is 128."""
+    return START_ERROR_CODE if record.owner == CRI and status.reason == "StartError" else status.exit_code
 
 
 def image(found: Image) -> cri.Image:

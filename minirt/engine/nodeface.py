@@ -75,7 +75,7 @@ class NodeFace:
 
 
 def _features() -> cri.RuntimeHandlerFeatures:
-    return cri.RuntimeHandlerFeatures(recursive_read_only_mounts=False, user_namespaces=False)
+    return cri.RuntimeHandlerFeatures(recursive_read_only_mounts=True, user_namespaces=False)
 
 
 def _condition(name: str, trouble: str) -> cri.RuntimeCondition:

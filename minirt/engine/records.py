@@ -17,6 +17,8 @@ from minirt.network.directories import Directories
 from minirt.oci.spec import Device, Rlimit, User
 from minirt.security.profile import Choice
 
+CRI = "cri"
+"""The owner of what is made through the socket of ``minirt serve``."""
 Mode = Literal["private", "pod", "host"]
 Network = Literal["none", "host", "bridge", "cni"]
 Propagation = Literal["private", "slave", "shared"]

@@ -7,8 +7,8 @@ from minirt.cri.streaming.remote import Wanted
 from minirt.cri.streaming.server import Ports, StreamingServer
 from minirt.crimessages import api_pb2 as cri
 from minirt.engine import containers, store
-from minirt.engine.face import CRI, EngineFace
-from minirt.engine.records import ContainerRecord
+from minirt.engine.face import EngineFace
+from minirt.engine.records import CRI, ContainerRecord
 from minirt.errors import Conflict, InvalidInput
 from minirt.shim.zygote import Zygote
 

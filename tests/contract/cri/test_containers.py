@@ -133,6 +133,13 @@ def test_a_container_does_not_start_in_a_stopped_sandbox(pods: Pods, sandbox: st
     assert pods.status(container).state != STATE.CONTAINER_RUNNING
 
 
+def test_a_configuration_without_metadata_is_refused(pods: Pods, sandbox: str) -> None:
+    config = cri.ContainerConfig(image=cri.ImageSpec(image=busybox.NAME), command=["true"])
+    with pytest.raises(grpc.RpcError):
+        pods.create(sandbox, config=config)
+    assert pods.containers() == []
+
+
 def test_an_image_that_is_not_there_is_an_error(pods: Pods, sandbox: str) -> None:
     with pytest.raises(grpc.RpcError):
         pods.create(sandbox, image=cri.ImageSpec(image="localhost/absent:1"))

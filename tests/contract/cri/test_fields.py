@@ -466,6 +466,16 @@ def test_a_port_that_is_taken_is_refused(pods: Pods) -> None:
     assert len(pods.sandboxes()) == 1
 
 
+@pytest.mark.differs("containerd", "its network has no portmap plugin here")
+@pytest.mark.parametrize("address", ["::1", "not an address"])
+def test_a_port_of_an_address_that_cannot_be_is_refused(pods: Pods, address: str) -> None:
+    mapping = cri.PortMapping(protocol=cri.Protocol.TCP, container_port=80, host_port=18082, host_ip=address)
+    with pytest.raises(grpc.RpcError) as failed:
+        pods.run(port_mappings=[mapping])
+    assert failed.value.code() in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED}
+    assert pods.sandboxes() == []
+
+
 def test_a_port_of_0_is_none(pods: Pods) -> None:
     pods.run(port_mappings=[cri.PortMapping(protocol=cri.Protocol.TCP, container_port=80)])
     pods.run(port_mappings=[cri.PortMapping(protocol=cri.Protocol.TCP, container_port=80)])

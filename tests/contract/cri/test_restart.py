@@ -6,6 +6,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,23 @@ def test_after_kill_9_the_world_is_the_same_and_logs_have_no_gap(server: Server,
     for container in containers:
         numbers = list(map(int, pods.log(container).split()))
         assert numbers == list(range(1, len(numbers) + 1))
+    end(pods)
+
+
+@pytest.mark.slow
+def test_fifty_pods_are_listed_within_a_second_of_the_next_server(server: Server, tmp_path: Path) -> None:
+    pods = pods_of(server, tmp_path)
+    configs = [pods.config() for _ in range(50)]
+    with ThreadPoolExecutor(8) as pool:
+        containers = list(pool.map(lambda config: pods.container(pods.run(config)), configs))
+    before = world(pods)
+    assert len(before[0]) == len(containers) == 50
+    kill(server, pods)
+    again(server, pods)
+    begun = time.monotonic()
+    assert world(pods) == before
+    assert time.monotonic() - begun < 1
+    assert all(each.state == STATE.CONTAINER_RUNNING for each in before[1])
     end(pods)
 
 

@@ -192,5 +192,8 @@ def test_a_late_address_range_is_taken_note_of(runtime: Runtime) -> None:
 
 def test_status_names_features(minirt_runtime: Runtime) -> None:
     found = minirt_runtime.Status(cri.StatusRequest())
-    assert "" in {handler.name for handler in found.runtime_handlers}
+    handlers = {handler.name: handler.features for handler in found.runtime_handlers}
+    assert set(handlers) == {"", "minirt"}
+    assert handlers[""].recursive_read_only_mounts
+    assert not handlers[""].user_namespaces
     assert found.features.supplemental_groups_policy

@@ -67,8 +67,13 @@ def test_a_containers_own_come_behind_those_of_every_container() -> None:
 
 def test_the_cris_devices_and_their_permissions() -> None:
     asked = cri.Device(container_path="/dev/n", host_path="/dev/null", permissions="r")
-    config = container_config(cri.ContainerConfig(devices=[asked]), "")
+    config = container_config(cri.ContainerConfig(metadata=cri.ContainerMetadata(name="x"), devices=[asked]), "")
     assert config.devices == (null_at("/dev/n"),)
     assert config.resources.devices == (DeviceRule(True, "c", 1, 3, "r"),)
     asked = cri.Device(container_path="/dev/n", host_path="/dev/null")
-    assert container_config(cri.ContainerConfig(devices=[asked]), "").resources.devices[0].access == "rwm"
+    assert (
+        container_config(cri.ContainerConfig(metadata=cri.ContainerMetadata(name="x"), devices=[asked]), "")
+        .resources.devices[0]
+        .access
+        == "rwm"
+    )
