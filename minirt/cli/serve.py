@@ -32,6 +32,9 @@ SOCKET = "/run/minirt/minirt.sock"
 def serve(listen: Path, cni_conf_dir: str, cni_bin_dir: tuple[str, ...], best_effort_limits: bool) -> None:
     """Serve the Kubernetes Container Runtime Interface (CRI v1) until SIGTERM. Containers outlive the server."""
     need_root("serve")
+    from minirt.engine import probes
+
+    maps_ids = probes.maps_ids()  # in a fork: before anything here could start a thread
     from minirt.cri import serving
     from minirt.network.directories import Directories
     from minirt.shim import zygote
@@ -41,4 +44,4 @@ def serve(listen: Path, cni_conf_dir: str, cni_bin_dir: tuple[str, ...], best_ef
     gc.freeze()  # what is imported by now is no garbage
     gc.enable()
     cni = Directories(cni_conf_dir, cni_bin_dir) if cni_conf_dir else None
-    serving.run(zygote.take(), listen, best_effort=best_effort_limits, cni=cni)
+    serving.run(zygote.take(), listen, best_effort=best_effort_limits, cni=cni, maps_ids=maps_ids)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from minirt import paths
 from minirt.cri.server import server_for
@@ -24,7 +25,6 @@ from minirt.cri.streaming.server import StreamingServer
 from minirt.engine import prune
 from minirt.errors import Conflict, InvalidInput, MinirtError, StepFailed
 from minirt.linux import process
-from minirt.network.directories import Directories
 from minirt.shim.zygote import Zygote
 
 GRACE_S = 5.0
@@ -37,8 +37,8 @@ LONGEST_PATH = 107
 log = logging.getLogger(__name__)
 
 
-def run(zygote: Zygote, listen: Path, *, best_effort: bool, cni: Directories | None) -> None:
-    """Serve the CRI on the unix socket ``listen`` until SIGTERM or SIGINT.
+def run(zygote: Zygote, listen: Path, **options: Any) -> None:
+    """Serve the CRI on the unix socket ``listen`` until SIGTERM or SIGINT. ``options`` are EngineFace's.
 
     Raises:
         Conflict: another server has this state directory.
@@ -48,7 +48,7 @@ def run(zygote: Zygote, listen: Path, *, best_effort: bool, cni: Directories | N
     check(listen)
     with _alone():
         streams = StreamingServer()
-        face = ServedFace(zygote, streams, best_effort=best_effort, cni=cni)
+        face = ServedFace(zygote, streams, **options)
         is_over = asyncio.run(_serve(face, streams, listen, zygote))
     zygote.close()
     if not is_over:

@@ -31,6 +31,7 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
     """A runtime for one owner. ``zygote`` makes sandboxes (None: it makes none), and is older than any thread here.
 
     Where the directories of ``cni`` hold a configuration, its plugins attach pods to a network, else our bridge does.
+    ``maps_ids`` is told to who asks: sandboxes may have user namespaces.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
         trace: bool = False,
         best_effort: bool = False,
         cni: Directories | None = None,
+        maps_ids: bool = False,
     ) -> None:
         super().__init__()
         self._zygote = zygote
@@ -48,6 +50,7 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
         self._trace = trace
         self._best_effort = best_effort
         self._cni = cni
+        self._maps_ids = maps_ids
         self._streams: list[EventStream] = []
 
     # --- sandboxes

@@ -16,15 +16,19 @@ PROPAGATIONS: dict[cri.MountPropagation.ValueType, Propagation] = {
 ASKED_FOR = {name: kind for kind, name in PROPAGATIONS.items()}
 
 
-def volume(mount: cri.Mount) -> Volume:
+def volume(mount: cri.Mount, users: cri.UserNamespace) -> Volume:
     """Return what a mount asks for. A symbolic link on the host stands for what it leads to.
+
+    In a pod's user namespace every volume is mapped to its ids, those of ``users``: so a kubelet asks for it, too.
 
     Raises:
         InvalidInput: nothing is there, or recursively read-only with what forbids it.
-        Unsupported: an image, mapped ids.
+        Unsupported: an image, ids mapped otherwise.
     """
     refuse(mount.HasField("image") and bool(mount.image.image), "an image volume")
-    refuse(bool(mount.uidMappings or mount.gidMappings), "an idmapped mount")
+    is_mapped = bool(mount.uidMappings or mount.gidMappings)
+    is_pods = (list(mount.uidMappings), list(mount.gidMappings)) == (list(users.uids), list(users.gids))
+    refuse(is_mapped and not is_pods, "a mount with ids mapped otherwise than the pod's")
     what = f"mount {mount.host_path} at {mount.container_path}"
     if not mount.container_path:
         raise InvalidInput(f"mount {mount.host_path}", "it has no container_path", "say where")

@@ -147,7 +147,7 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
         args=tuple(config.args),
         env=tuple((pair.key, pair.value) for pair in config.envs),
         cwd=config.working_dir,
-        volumes=tuple(hostpaths.volume(mount) for mount in config.mounts),
+        volumes=tuple(hostpaths.volume(one, context.namespace_options.userns_options) for one in config.mounts),
         devices=nodes,
         security=security(context),
         resources=structs.replace(resources(limits), devices=rules),

@@ -22,6 +22,7 @@ class NodeFace:
     _zygote: Zygote | None
     _owner: str
     _cni: Directories | None
+    _maps_ids: bool
 
     def Version(self, request: cri.VersionRequest) -> cri.VersionResponse:
         """Name the runtime."""
@@ -40,10 +41,13 @@ class NodeFace:
         ]
         return cri.StatusResponse(
             status=cri.RuntimeStatus(conditions=conditions),
-            runtime_handlers=[cri.RuntimeHandler(name=name, features=_features()) for name in HANDLERS],
+            runtime_handlers=[cri.RuntimeHandler(name=name, features=self._features()) for name in HANDLERS],
             features=cri.RuntimeFeatures(supplemental_groups_policy=True),
             info={"config": json.dumps(self._places())} if request.verbose else {},
         )
+
+    def _features(self) -> cri.RuntimeHandlerFeatures:
+        return cri.RuntimeHandlerFeatures(recursive_read_only_mounts=True, user_namespaces=self._maps_ids)
 
     def _trouble(self) -> str:
         """Return why no sandbox can be made, "" if one can."""
@@ -72,10 +76,6 @@ class NodeFace:
     def UpdateRuntimeConfig(self, request: cri.UpdateRuntimeConfigRequest) -> cri.UpdateRuntimeConfigResponse:
         """Take note of the pods' address range: nothing, for the bridge's is set by MINIRT_SUBNET."""
         return cri.UpdateRuntimeConfigResponse()
-
-
-def _features() -> cri.RuntimeHandlerFeatures:
-    return cri.RuntimeHandlerFeatures(recursive_read_only_mounts=True, user_namespaces=False)
 
 
 def _condition(name: str, trouble: str) -> cri.RuntimeCondition:

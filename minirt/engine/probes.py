@@ -4,6 +4,7 @@ A probe returns what it found, or raises: ``Limited`` where minirt works with le
 runs in a process of its own, which ends right after, so that its namespaces, mounts and links end as well.
 """
 
+import contextlib
 import errno
 import os
 import signal
@@ -133,6 +134,18 @@ def _overlayfs() -> str:
             mount.fsconfig_create(context)
             os.close(mount.fsmount(context))
     return f"on {where}"
+
+
+def maps_ids() -> bool:
+    """Say whether containers can have user namespaces here. For a caller without threads: it is tried in a fork."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        with contextlib.suppress(Exception):
+            _idmapped()
+            status = 0
+        os._exit(status)
+    return os.waitpid(pid, 0)[1] == 0
 
 
 def _idmapped() -> str:

@@ -195,5 +195,5 @@ def test_status_names_features(minirt_runtime: Runtime) -> None:
     handlers = {handler.name: handler.features for handler in found.runtime_handlers}
     assert set(handlers) == {"", "minirt"}
     assert handlers[""].recursive_read_only_mounts
-    assert not handlers[""].user_namespaces
+    assert handlers[""].user_namespaces
     assert found.features.supplemental_groups_policy
