@@ -4,6 +4,8 @@ from hypothesis import strategies as st
 
 from minirt import paths
 from minirt.crimessages import api_pb2 as cri
+from minirt.engine import idmessages
+from minirt.engine.idranges import Ids
 from minirt.errors import InvalidInput
 from minirt.kubelet import loading, requests
 from minirt.kubelet.requests import PulledImage
@@ -53,6 +55,15 @@ def test_a_sandbox_keeps_its_manifest() -> None:
     made = pod(container(command=["a"]), hostIPC=True)
     kept = requests.sandbox_config(made, NODE).annotations[requests.MANIFEST]
     assert loading.loads(kept, "x") == made
+
+
+def test_a_user_namespace_is_the_sandboxs_and_its_containers() -> None:
+    lines = ((0, 100_000, 65_536),)
+    made = pod(hostUsers=False)
+    wanted = idmessages.of_maps(lines, lines)
+    sandbox = requests.sandbox_config(made, NODE, ids=Ids(lines, lines))
+    assert sandbox.linux.security_context.namespace_options.userns_options == wanted
+    assert not requests.sandbox_config(pod(), NODE).linux.security_context.namespace_options.HasField("userns_options")
 
 
 def test_a_users_label_does_not_hide_the_pods_identity() -> None:
