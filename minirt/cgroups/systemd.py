@@ -12,6 +12,7 @@ Source: systemd.resource-control(5), org.freedesktop.systemd1(5), https://system
 
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -142,18 +143,18 @@ def set_properties(unit: str, settings: Sequence[Setting]) -> None:
 
 
 def properties(settings: Sequence[Setting]) -> list[Property]:
-    """Return limits as a unit's properties; what systemd has no property for is only in the files. Pure."""
+    """Return limits as a unit's properties; what systemd has no property for, or no such words, is only in the files.
+
+    Raises:
+        InvalidInput: a list of CPUs or of memory nodes is none.
+    """
     found: list[Property] = []
     for setting in settings:
         value = setting.value
         match setting.file:
-            case "memory.max" | "memory.low" | "memory.swap.max" | "memory.high" | "pids.max":
-                found.append((NUMBERS[setting.file], ("t", NO_LIMIT if value == "max" else int(value))))
-            case "cpu.weight":
-                found.append(("CPUWeight", ("t", int(value))))
-            case "io.weight" if value.isdecimal():
-                found.append(("IOWeight", ("t", int(value))))
-            case "cpu.max":
+            case file if file in NUMBERS and (value == "max" or value.isdecimal()):
+                found.append((NUMBERS[file], ("t", NO_LIMIT if value == "max" else int(value))))
+            case "cpu.max" if BANDWIDTH.fullmatch(value):
                 found += _bandwidth(*value.split())
             case "cpuset.cpus" | "cpuset.mems":
                 name = "AllowedCPUs" if setting.file == "cpuset.cpus" else "AllowedMemoryNodes"
@@ -169,7 +170,10 @@ NUMBERS = {
     "memory.high": "MemoryHigh",
     "memory.swap.max": "MemorySwapMax",
     "pids.max": "TasksMax",
+    "cpu.weight": "CPUWeight",
+    "io.weight": "IOWeight",
 }
+BANDWIDTH = re.compile("([0-9]+|max) [1-9][0-9]*")
 
 
 def _bandwidth(quota: str, period: str) -> list[Property]:
@@ -260,3 +264,5 @@ def _bus(what: str) -> Iterator[_Call]:
             yield _Call(connection)
     except OSError as error:
         raise StepFailed.from_os_error(what, error, do="is D-Bus's system bus running?", step="StartScope") from error
+    except (ValueError, RuntimeError) as error:  # what jeepney makes of an address, or an answer, that is none
+        raise StepFailed(what, str(error), "is D-Bus's system bus running?", step="StartScope") from error
