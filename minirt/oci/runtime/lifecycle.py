@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
@@ -28,15 +28,16 @@ from minirt.oci.compile import compile_spec
 from minirt.oci.executor import Launched
 from minirt.oci.plan import Plan
 from minirt.oci.runtime import console, ending, gate, state
-from minirt.oci.runtime.listener import Listener
 from minirt.oci.runtime.options import INIT, Options, send_pidfd
 from minirt.oci.runtime.state import Place, State
 from minirt.oci.spec import Spec
 from minirt.security import seccomp
 from minirt.security.capabilities import last_cap
+from minirt.security.profile import Seccomp
 
 if TYPE_CHECKING:
     from minirt.cgroups.systemd import Scope
+    from minirt.oci.runtime.listener import Listener
 
 
 def create(place: Place, bundle: str, options: Options) -> list[str]:
@@ -205,15 +206,30 @@ def start(place: Place) -> list[str]:
             raise Conflict(f"start {place.id}", f"cannot start a container that is {status}", "create it first")
         spec = specs.load(f"{made.bundle}/config.json")
         document = state.document(made, "created")
-        with Listener(spec.linux.seccomp) as listener:
+        with listener_of(spec.linux.seccomp) as listener:
             gate.call(
                 place.gate,
                 state.encoded(document),
                 spec.process.args[0],
-                lambda fd: listener.hand_over(fd, made.pid, document),
+                lambda fd: hand_over(listener, fd, made.pid, document),
             )
         failures = hooks.run_all("poststart", spec.hooks.poststart, _document(made, "running"))
     return [str(failure) for failure in failures]
+
+
+def listener_of(profile: Seccomp | None) -> "contextlib.AbstractContextManager[Listener | None]":
+    """Connect to who decides for a seccomp filter; None for one that asks nobody. Raises StepFailed: nobody listens."""
+    if not (profile and profile.notifies):
+        return contextlib.nullcontext()
+    from minirt.oci.runtime.listener import Listener
+
+    return Listener(profile)
+
+
+def hand_over(listener: "Listener | None", fd: int, pid: int, document: dict[str, Any]) -> None:
+    """Pass a filter's descriptor on to who listens. Raises StepFailed: that one is gone, and the process killed."""
+    assert listener, "only a filter that asks has a descriptor"
+    listener.hand_over(fd, pid, document)
 
 
 def run(place: Place, bundle: str, options: Options, *, keep: bool = False) -> int:
