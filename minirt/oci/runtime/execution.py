@@ -56,6 +56,8 @@ def execute(place: Place, chosen: Arguments) -> int:
     terminals: list[int] = []
     with lifecycle.listener_of(spec.linux.seccomp) as listener:
         launched = joining.launch(host, process, tuple(inside), (0, 1, 2))
+        if not flags["detach"]:
+            lifecycle.pass_signals_on(launched.pid)
         if flags["pidfd_socket"]:
             send_pidfd(flags["pidfd_socket"], launched.pidfd, EXECUTED)
         document = state.document(made, status)

@@ -239,6 +239,8 @@ def run(place: Place, bundle: str, options: Options, *, keep: bool = False) -> i
     """
     create(place, bundle, options)
     made = place.load()
+    if not options.detach:
+        pass_signals_on(made.pid)
     try:
         start(place)
     except MinirtError:
@@ -254,12 +256,16 @@ def run(place: Place, bundle: str, options: Options, *, keep: bool = False) -> i
     return code
 
 
-def wait(pid: int) -> int:
-    """Wait for a child, and pass on what signals we get; return its exit code, 128 and the number for a signal."""
+def pass_signals_on(pid: int) -> None:
+    """Have a child get what signals we get, from before its program runs: a caller may be quick."""
     passed = set(signal.valid_signals()) - {signal.SIGCHLD, signal.SIGURG, signal.SIGKILL, signal.SIGSTOP}
     for number in passed:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, lambda number, _: _pass_on(pid, number))
+
+
+def wait(pid: int) -> int:
+    """Wait for a child; return its exit code, 128 and the number for a signal."""
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return status if status >= 0 else 128 - status
 
