@@ -5,7 +5,8 @@
 
 A scope must have a process from the start, and init is to be born in its cgroup: an anchor stands there until it is.
 Limits are properties of the scope as well as written to its files: systemd writes its own at each daemon-reload.
-The scope goes when nobody lives in it any more (CollectMode: also one that systemd calls failed, as after an OOM kill).
+The scope goes when nobody lives in it any more (CollectMode: also one that systemd calls failed, as after an OOM kill),
+and is stopped when the container is deleted: what has no cgroup any more, systemd cannot see to be empty.
 
 Source: systemd.resource-control(5), org.freedesktop.systemd1(5), https://systemd.io/CGROUP_DELEGATION
 """
@@ -130,6 +131,22 @@ def anchor() -> Iterator[int]:
     finally:
         os.close(its)
         os.waitpid(pid, 0)
+
+
+def stop(unit: str) -> None:
+    """Have systemd forget a scope in which nobody lives any more; one that it has forgotten is fine.
+
+    Raises:
+        StepFailed: it refused.
+    """
+    with _bus(f"stop {unit}") as call:
+        try:
+            (job,) = call("StopUnit", "ss", (unit, "replace"))
+        except _Refused as error:
+            if error.name != GONE:
+                raise StepFailed(f"stop {unit}", f"systemd answers {error}") from error
+        else:
+            call.result_of(job)
 
 
 def set_properties(unit: str, settings: Sequence[Setting]) -> None:
