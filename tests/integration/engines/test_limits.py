@@ -15,7 +15,8 @@ pytestmark = [pytest.mark.vm, pytest.mark.peer]
 
 EATER = "a=x; while :; do a=$a$a; done"
 """A shell that doubles a string until it is killed."""
-LITTLE = ("--memory", "16m", "--memory-swap", "16m")
+LITTLE = ("--memory", "32m", "--memory-swap", "32m")
+"""With half of it runc 1.1 itself is killed at times, before the program is started."""
 
 
 @pytest.fixture(scope="module")
