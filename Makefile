@@ -9,11 +9,12 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=MINIRT_REQUIRE,M
 # In the VM, which is slow, only what needs it.
 MARK ?= $(if $(MINIRT_VENV),vm,root or vm)
 ARGS ?=
+WITH_SYSTEMD := tests/contract/oci/test_systemd.py tests/integration/cgroups/test_systemd.py
 
-.PHONY: help setup setup-test demo check test test-unit test-root test-vm bench clean
+.PHONY: help setup setup-test demo check test test-unit test-root test-vm test-systemd bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ifdef MINIRT_VENV
 setup setup-test:
@@ -52,6 +53,9 @@ test-root: setup-test ## the tests that need root (MARK='vm' for another choice,
 
 test-vm: setup-test ## in the VM, the tests that need cgroup v2 controllers
 	MINIRT_REQUIRE=cgroup2 vm/run make --no-print-directory test-root MARK=vm ARGS='$(ARGS)'
+
+test-systemd: setup-test ## in the VM with systemd as PID 1, the tests that ask it
+	MINIRT_REQUIRE=cgroup2 vm/run --systemd make --no-print-directory test-root MARK='root or vm' ARGS='$(WITH_SYSTEMD) $(ARGS)'
 
 bench: setup-test ## minirt beside crun, docker and podman, as ratios
 	for command in minirt minirt-oci; do $(VENV)/bin/python -m minirt.launcher $$command $(VENV)/bin/$$command; done

@@ -5,13 +5,15 @@
 
 A scope must have a process from the start, and init is to be born in its cgroup: an anchor stands there until it is.
 Limits are properties of the scope as well as written to its files: systemd writes its own at each daemon-reload.
-The scope goes when nobody lives in it any more (CollectMode: also one that systemd calls failed, as after an OOM kill).
+The scope goes when nobody lives in it any more (CollectMode: also one that systemd calls failed, as after an OOM kill),
+and is stopped when the container is deleted: what has no cgroup any more, systemd cannot see to be empty.
 
 Source: systemd.resource-control(5), org.freedesktop.systemd1(5), https://systemd.io/CGROUP_DELEGATION
 """
 
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -131,6 +133,22 @@ def anchor() -> Iterator[int]:
         os.waitpid(pid, 0)
 
 
+def stop(unit: str) -> None:
+    """Have systemd forget a scope in which nobody lives any more; one that it has forgotten is fine.
+
+    Raises:
+        StepFailed: it refused.
+    """
+    with _bus(f"stop {unit}") as call:
+        try:
+            (job,) = call("StopUnit", "ss", (unit, "replace"))
+        except _Refused as error:
+            if error.name != GONE:
+                raise StepFailed(f"stop {unit}", f"systemd answers {error}") from error
+        else:
+            call.result_of(job)
+
+
 def set_properties(unit: str, settings: Sequence[Setting]) -> None:
     """Tell systemd of a scope's new limits; one that systemd has forgotten is fine. Raises StepFailed: it refused."""
     with _bus(f"change the limits of {unit}") as call:
@@ -142,18 +160,18 @@ def set_properties(unit: str, settings: Sequence[Setting]) -> None:
 
 
 def properties(settings: Sequence[Setting]) -> list[Property]:
-    """Return limits as a unit's properties; what systemd has no property for is only in the files. Pure."""
+    """Return limits as a unit's properties; what systemd has no property for, or no such words, is only in the files.
+
+    Raises:
+        InvalidInput: a list of CPUs or of memory nodes is none.
+    """
     found: list[Property] = []
     for setting in settings:
         value = setting.value
         match setting.file:
-            case "memory.max" | "memory.low" | "memory.swap.max" | "memory.high" | "pids.max":
-                found.append((NUMBERS[setting.file], ("t", NO_LIMIT if value == "max" else int(value))))
-            case "cpu.weight":
-                found.append(("CPUWeight", ("t", int(value))))
-            case "io.weight" if value.isdecimal():
-                found.append(("IOWeight", ("t", int(value))))
-            case "cpu.max":
+            case file if file in NUMBERS and (value == "max" or value.isdecimal()):
+                found.append((NUMBERS[file], ("t", NO_LIMIT if value == "max" else int(value))))
+            case "cpu.max" if BANDWIDTH.fullmatch(value):
                 found += _bandwidth(*value.split())
             case "cpuset.cpus" | "cpuset.mems":
                 name = "AllowedCPUs" if setting.file == "cpuset.cpus" else "AllowedMemoryNodes"
@@ -169,7 +187,10 @@ NUMBERS = {
     "memory.high": "MemoryHigh",
     "memory.swap.max": "MemorySwapMax",
     "pids.max": "TasksMax",
+    "cpu.weight": "CPUWeight",
+    "io.weight": "IOWeight",
 }
+BANDWIDTH = re.compile("([0-9]+|max) [1-9][0-9]*")
 
 
 def _bandwidth(quota: str, period: str) -> list[Property]:
@@ -260,3 +281,5 @@ def _bus(what: str) -> Iterator[_Call]:
             yield _Call(connection)
     except OSError as error:
         raise StepFailed.from_os_error(what, error, do="is D-Bus's system bus running?", step="StartScope") from error
+    except (ValueError, RuntimeError) as error:  # what jeepney makes of an address, or an answer, that is none
+        raise StepFailed(what, str(error), "is D-Bus's system bus running?", step="StartScope") from error

@@ -62,15 +62,29 @@ def take_down(place: Place, made: State, *, owns_cgroup: bool = True) -> list[st
         try:
             process.pidfd_send_signal(pidfd, signal.SIGKILL)
             if made.cgroup:
-                cgroups.end(made.cgroup)
+                cgroups.kill(made.cgroup)
             _await_end(pidfd)
         finally:
             os.close(pidfd)
+    failures: list[MinirtError] = []
     if made.cgroup and owns_cgroup:
+        failures += _stop_scope(made) if made.scope else []
         cgroups.end(made.cgroup)
-    failures = _run_poststop(made) if made.has_poststop else []
+    failures += _run_poststop(made) if made.has_poststop else []
     place.remove()
     return [str(failure) for failure in failures]
+
+
+def _stop_scope(made: State) -> list[MinirtError]:
+    """Have systemd forget the scope, empty by then: it would wait for those who live in it."""
+    from minirt.cgroups import systemd
+
+    cgroups.kill(made.cgroup)
+    try:
+        systemd.stop(made.scope)
+    except MinirtError as error:
+        return [error]
+    return []
 
 
 def _run_poststop(made: State) -> list[MinirtError]:

@@ -17,7 +17,6 @@ from minirt.oci.executor import Launched
 from minirt.oci.init import Execute, Init
 from minirt.oci.runtime import console, lifecycle, state
 from minirt.oci.runtime.arguments import Arguments
-from minirt.oci.runtime.listener import Listener
 from minirt.oci.runtime.options import EXECUTED, send_pidfd
 from minirt.oci.runtime.state import Place, State
 from minirt.oci.spec import Process
@@ -55,12 +54,14 @@ def execute(place: Place, chosen: Arguments) -> int:
         any(space.type == "user" for space in spec.linux.namespaces),
     )
     terminals: list[int] = []
-    with Listener(spec.linux.seccomp) as listener:
+    with lifecycle.listener_of(spec.linux.seccomp) as listener:
         launched = joining.launch(host, process, tuple(inside), (0, 1, 2))
+        if not flags["detach"]:
+            lifecycle.pass_signals_on(launched.pid)
         if flags["pidfd_socket"]:
             send_pidfd(flags["pidfd_socket"], launched.pidfd, EXECUTED)
         document = state.document(made, status)
-        hand_over = partial(listener.hand_over, pid=launched.pid, document=document)
+        hand_over = partial(lifecycle.hand_over, listener, pid=launched.pid, document=document)
         _until_executed(launched, process.args[0], flags["console_socket"], terminals, hand_over)
     if flags["pid_file"]:
         lifecycle.write_pid(flags["pid_file"], launched.pid)

@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
@@ -27,15 +27,16 @@ from minirt.oci.compile import compile_spec
 from minirt.oci.executor import Launched
 from minirt.oci.plan import Plan
 from minirt.oci.runtime import console, ending, gate, state
-from minirt.oci.runtime.listener import Listener
 from minirt.oci.runtime.options import INIT, Options, send_pidfd
 from minirt.oci.runtime.state import Place, State
 from minirt.oci.spec import Spec
 from minirt.security import seccomp
 from minirt.security.capabilities import last_cap
+from minirt.security.profile import Seccomp
 
 if TYPE_CHECKING:
     from minirt.cgroups.systemd import Scope
+    from minirt.oci.runtime.listener import Listener
 
 
 def create(place: Place, bundle: str, options: Options) -> list[str]:
@@ -231,9 +232,24 @@ def start(place: Place) -> list[str]:
 
 @contextlib.contextmanager
 def _heard(spec: Spec, made: State) -> Iterator[Callable[[int], None]]:
-    """Yield what hands the descriptor of a filter that asks somebody over to its listener."""
-    with Listener(spec.linux.seccomp) as listener:
-        yield lambda fd: listener.hand_over(fd, made.pid, state.document(made, "created"))
+    """Yield what passes the descriptor of a filter that asks somebody on to who listens."""
+    with listener_of(spec.linux.seccomp) as listener:
+        yield lambda fd: hand_over(listener, fd, made.pid, state.document(made, "created"))
+
+
+def listener_of(profile: Seccomp | None) -> "contextlib.AbstractContextManager[Listener | None]":
+    """Connect to who decides for a seccomp filter; None for one that asks nobody. Raises StepFailed: nobody listens."""
+    if not (profile and profile.notifies):
+        return contextlib.nullcontext()
+    from minirt.oci.runtime.listener import Listener
+
+    return Listener(profile)
+
+
+def hand_over(listener: "Listener | None", fd: int, pid: int, document: dict[str, Any]) -> None:
+    """Pass a filter's descriptor on to who listens. Raises StepFailed: that one is gone, and the process killed."""
+    assert listener, "only a filter that asks has a descriptor"
+    listener.hand_over(fd, pid, document)
 
 
 def run(place: Place, bundle: str, options: Options, warn: Callable[[list[str]], None], *, keep: bool = False) -> int:
@@ -246,6 +262,8 @@ def run(place: Place, bundle: str, options: Options, warn: Callable[[list[str]],
     plan = gate.with_gate(plan, gate.OWN_PAIR, spec.hooks, options.preserve_fds)
     with _taken_down_unless_done(place), _launched(place, made, plan, scope) as (launched, made):
         warn(_until_ready(launched, made, spec, plan, options))
+        if not options.detach:
+            pass_signals_on(made.pid)
         with _heard(spec, made) as on_listener:
             gate.open_own(launched.sync, _document(made, "created"), spec.process.args[0], on_listener)
         failures = hooks.run_all("poststart", spec.hooks.poststart, _document(made, "running"))
@@ -260,12 +278,16 @@ def run(place: Place, bundle: str, options: Options, warn: Callable[[list[str]],
     return code
 
 
-def wait(pid: int) -> int:
-    """Wait for a child, and pass on what signals we get; return its exit code, 128 and the number for a signal."""
+def pass_signals_on(pid: int) -> None:
+    """Have a child get what signals we get, from before its program runs: a caller may be quick."""
     passed = set(signal.valid_signals()) - {signal.SIGCHLD, signal.SIGURG, signal.SIGKILL, signal.SIGSTOP}
     for number in passed:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, lambda number, _: _pass_on(pid, number))
+
+
+def wait(pid: int) -> int:
+    """Wait for a child; return its exit code, 128 and the number for a signal."""
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return status if status >= 0 else 128 - status
 

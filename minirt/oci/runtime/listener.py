@@ -21,22 +21,19 @@ FD_NAME = "seccompFd"
 
 
 class Listener:
-    """The connection to who listens; none where the filter asks nobody."""
+    """The connection to who listens for a filter."""
 
-    def __init__(self, profile: Seccomp | None) -> None:
+    def __init__(self, profile: Seccomp) -> None:
         """Connect. Raises StepFailed: nobody listens there."""
-        self._profile = profile if profile and profile.notifies else None
-        self._connection: Socket | None = None
-        if self._profile:
-            self._connection = _connected(self._profile.listener_path)
+        self._profile = profile
+        self._connection = _connected(profile.listener_path)
 
     def __enter__(self) -> "Listener":
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close the connection: it is for one state only."""
-        if self._connection:
-            self._connection.close()
+        self._connection.close()
 
     def hand_over(self, listener: int, pid: int, document: dict[str, Any]) -> None:
         """Send a filter's descriptor, which is closed here, with the state of the process ``pid`` that it is of.
@@ -45,7 +42,6 @@ class Listener:
             StepFailed: whoever listened is gone. The process is killed, for nobody will answer it.
         """
         with fds.closing(listener):
-            assert self._profile and self._connection
             message = {
                 "ociVersion": VERSION,
                 "fds": [FD_NAME],

@@ -74,9 +74,15 @@ def test_bursts_and_idling(container: Container) -> None:
     assert (value(container, "cpu.max.burst"), value(container, "cpu.idle")) == ("10000", "1")
 
 
+def disk() -> tuple[int, int]:
+    """Return the numbers of a disk of this machine's."""
+    found = next(path for path in Path("/sys/block").iterdir() if path.name.startswith(("vd", "sd", "nvme")))
+    major, minor = map(int, (found / "dev").read_text().split(":"))
+    return major, minor
+
+
 def test_a_block_devices_rates(container: Container) -> None:
-    disk = next(path for path in Path("/sys/block").iterdir() if path.name.startswith(("vd", "sd", "nvme")))
-    major, minor = map(int, (disk / "dev").read_text().split(":"))
+    major, minor = disk()
     names = ("ReadBps", "WriteBps", "ReadIOPS", "WriteIOPS")
     devices = {
         f"throttle{name}Device": [{"major": major, "minor": minor, "rate": MIB + number}]
@@ -194,7 +200,6 @@ def test_update_is_felt(small: Container) -> None:
 
 
 @pytest.mark.differs("runc", "1.1 does not know it")
-@pytest.mark.differs("crun", "it does not heed it")
 def test_update_to_less_than_is_used_is_checked_on_demand(small: Container, tmp_path: Path) -> None:
     """The specification's `checkBeforeUpdate`."""
     asked = {"memory": {"limit": 4096, "swap": 4096, "checkBeforeUpdate": True}}
@@ -207,7 +212,8 @@ def test_statistics_tell_the_limits(small: Container) -> None:
     data = json.loads(small.runtime("events", "--stats", small.name).stdout)["data"]
     assert data["memory"]["usage"]["limit"] == 64 * MIB
     assert data["memory"]["usage"]["usage"] > 0
-    assert (data["pids"]["current"], data["pids"]["limit"]) == (1, 20)
+    assert data["pids"]["limit"] == 20
+    assert data["pids"]["current"] >= 1, "runc's init has threads"
     assert data["cpu"]["usage"]["total"] >= data["cpu"]["usage"]["kernel"] > 0
 
 
@@ -229,14 +235,15 @@ def test_an_event_of_too_little_memory(container: Container) -> None:
 def test_devices_that_may_be_used(container: Container) -> None:
     """A node may be made of any; what may be opened is what the rules say, the last of them first."""
     everything = {"allow": False, "access": "rwm"}
-    readable = {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}
+    major, minor = disk()
+    readable = {"allow": True, "type": "b", "major": major, "minor": minor, "access": "r"}
     limited(container, devices=[everything, readable])
     container.linux["devices"] = [
-        {"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11},
-        {"path": "/dev/mem-of-the-host", "type": "c", "major": 1, "minor": 1},
+        {"path": "/dev/disk", "type": "b", "major": major, "minor": minor},
+        {"path": "/dev/other", "type": "b", "major": 7, "minor": 0},
     ]
     container.script(
-        "head -c 0 /dev/kmsg && echo read; echo x 2>/dev/null >/dev/kmsg || echo not written; "
-        "head -c 1 /dev/mem-of-the-host >/dev/null 2>&1 || echo not read; echo >/dev/null && echo null"
+        "head -c 1 /dev/disk | wc -c; (: >>/dev/disk) 2>/dev/null || echo not written; "
+        "(: </dev/other) 2>/dev/null || echo not read; echo >/dev/null && echo null"
     )
-    assert container.run().stdout.splitlines() == ["read", "not written", "not read", "null"]
+    assert container.run().stdout.splitlines() == ["1", "not written", "not read", "null"]

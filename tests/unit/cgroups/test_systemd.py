@@ -54,6 +54,11 @@ def test_limits_as_properties() -> None:
     }
 
 
+def test_what_systemd_has_no_words_for_is_left_to_the_files() -> None:
+    asked = {"memory.high": "60M", "cpu.max": "max", "cpu.weight": "idle", "io.weight": "8:0 5", "pids.max": "9"}
+    assert properties(limits(Resources(unified=asked))) == [("TasksMax", ("t", 9))]
+
+
 def test_no_quota_is_no_limit() -> None:
     found = dict(properties(limits(Resources(cpu=Cpu(quota=-1, period=50_000)))))
     assert found["CPUQuotaPerSecUSec"] == ("t", (1 << 64) - 1)
