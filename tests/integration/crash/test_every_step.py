@@ -49,12 +49,17 @@ def test_between_any_two_changes_of_files(lab: Lab, stage: str) -> None:
         ("cli", ["rm -f web"]),
         ("shim", ["rm -f web"]),
         ("shim", ["exec web true"]),
-        ("stage", ["exec web true"]),
         ("init", ["exec web true"]),
     ],
 )
 def test_what_is_done_to_a_container(lab: Lab, commands: list[str], stage: str) -> None:
     check(lab, lab.die_everywhere(Scenario(*commands, first=START), stage))
+
+
+def test_a_command_in_a_user_namespace(lab: Lab) -> None:
+    """A stage joins that one; elsewhere the shim clones the process itself."""
+    start = START[0].replace("run -d", "run -d --userns auto")
+    check(lab, lab.die_everywhere(Scenario("exec web true", first=(start,)), "stage"))
 
 
 @pytest.mark.parametrize("stage", ["zygote", "shim", "keeper", "pause", "stage", "init"])
