@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from minirt.oci.runtime import launcher
+from minirt import launcher
 from tests.contract.oci.container import Container, fields
 from tests.peers.daemon import await_true
 from tests.peers.oci import Runtime
@@ -46,7 +46,9 @@ def copied(runtime: Runtime, tmp_path: Path) -> tuple[Runtime, Path]:
         return replace(runtime, program=(*runtime.program[:-1], str(copy))), copy
     subprocess.run([sys.executable, "-m", "venv", "--copies", "--without-pip", place], check=True)
     python, start = place / "bin/python3", place / runtime.name
-    start.write_text(launcher.script(str(python), launcher.directories_of(launcher.NEEDED)))
+    start.write_text(
+        launcher.script("minirt-oci", str(python), launcher.directories_of(launcher.COMMANDS["minirt-oci"].packages))
+    )
     start.chmod(0o755)
     return replace(runtime, program=(str(start),)), python
 
