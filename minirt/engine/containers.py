@@ -17,7 +17,7 @@ from msgspec import structs
 from minirt import paths
 from minirt.cgroups import lifecycle
 from minirt.cgroups import tree as cgroup_tree
-from minirt.engine import idranges, leftovers, signals, store, users
+from minirt.engine import idranges, leftovers, shims, signals, store, users
 from minirt.engine.compile import compile_container
 from minirt.engine.devices import host_devices
 from minirt.engine.records import ContainerConfig, ContainerRecord, SandboxRecord
@@ -136,7 +136,7 @@ def status(record: ContainerRecord) -> Status:
     if found.state in {"exited", "unknown"} or found.is_alive():
         return found
     ended = found.exited(UNKNOWN_CODE, "Unknown", "its shim had ended, so nobody saw the exit")
-    with contextlib.suppress(MinirtError), ShimClient(record.sandbox_id) as shim:
+    with contextlib.suppress(MinirtError), ShimClient(record.sandbox_id, shims.ANSWER_S) as shim:
         told = shim.call(protocol.Wait(container=record.id))
         ended = found.exited(told["exit_code"], told["reason"], told["message"])
     again = statuses.read(record.id) or ended
@@ -152,7 +152,7 @@ def stop(record: ContainerRecord, grace_s: float) -> None:
     if status(record).state == "exited":
         return
     try:
-        with ShimClient(record.sandbox_id) as shim:
+        with shims.ending(record.sandbox_id, grace_s) as shim:
             shim.call(protocol.Stop(container=record.id, signal=record.stop_signal, grace_s=grace_s))
     except MinirtError:
         _stop_without_shim(record, grace_s)
@@ -219,7 +219,7 @@ def remove(record: ContainerRecord, *, force: bool = False) -> None:
         raise Conflict(f"remove {record.config.name}", f"it is {found.state}", "stop it first, or use --force")
     if found.state != "exited" and found.pid:
         stop(record, 0)
-    with contextlib.suppress(MinirtError), ShimClient(record.sandbox_id) as shim:
+    with contextlib.suppress(MinirtError), shims.ending(record.sandbox_id) as shim:
         shim.call(protocol.Delete(container=record.id))
     lifecycle.end(cgroup_tree.find().at(record.cgroup))
     leftovers.forget_container(record)

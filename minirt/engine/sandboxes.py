@@ -21,7 +21,7 @@ from msgspec import structs
 from minirt import journal, paths
 from minirt.cgroups import lifecycle
 from minirt.cgroups import tree as cgroup_tree
-from minirt.engine import idranges, leftovers, names, store
+from minirt.engine import idranges, leftovers, names, shims, store
 from minirt.engine.compile import shared_kinds
 from minirt.engine.records import SandboxConfig, SandboxRecord
 from minirt.errors import Conflict, InvalidInput, MinirtError, NetworkError, NotFound, raised_as_step
@@ -289,7 +289,7 @@ def _stop(sandbox_id: str) -> None:
 
 def _stop_without_record(sandbox_id: str) -> None:
     """Stop what its shim knows of; its address and its cgroup are found by ``minirt system prune``."""
-    with contextlib.suppress(MinirtError), ShimClient(sandbox_id) as shim:
+    with contextlib.suppress(MinirtError), shims.ending(sandbox_id) as shim:
         for container_id in shim.call(protocol.List())["containers"]:
             shim.call(protocol.Stop(container=container_id, signal=signal.SIGKILL, grace_s=0))
     sandbox.unmake(str(paths.sandbox_dir(sandbox_id)))
@@ -315,14 +315,14 @@ def take_down(record: SandboxRecord) -> None:
 
 def _await_exits(sandbox_id: str) -> None:
     """Let the shim take the exits of what was killed, so that no status is lost."""
-    with contextlib.suppress(MinirtError), ShimClient(sandbox_id) as shim:
+    with contextlib.suppress(MinirtError), shims.ending(sandbox_id) as shim:
         for container_id in shim.call(protocol.List())["containers"]:
             shim.call(protocol.Wait(container=container_id))
 
 
 def _end_shim(sandbox_id: str) -> None:
     try:
-        with ShimClient(sandbox_id) as shim:
+        with shims.ending(sandbox_id) as shim:
             shim.call(protocol.Shutdown())
             _until_hung_up(shim)
     except Conflict:

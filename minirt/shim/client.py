@@ -13,17 +13,22 @@ from minirt.shim import protocol
 from minirt.shim.protocol import AnyRequest, Envelope
 
 
+class NoAnswer(ShimError):
+    """A shim that lives, and does not answer in the time that it was given."""
+
+
 class ShimClient:
     """A connection to the shim of one sandbox."""
 
-    def __init__(self, sandbox_id: str) -> None:
-        """Connect.
+    def __init__(self, sandbox_id: str, within_s: float | None = None) -> None:
+        """Connect; wait for each answer, or for ``within_s`` seconds at most.
 
         Raises:
             ShimError: no shim listens there any more.
         """
         self.sandbox_id = sandbox_id
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.settimeout(within_s)
         self._next_id = 0
         try:
             with short_address(sandbox_id) as address:
@@ -65,7 +70,10 @@ class ShimClient:
         return self.answer_to(self.send(request, descriptors))
 
     def answer_to(self, number: int) -> tuple[dict[str, Any], list[int]]:
-        """Wait for the answer to what ``send`` has sent; return it and the descriptors that came with it."""
+        """Wait for the answer to what ``send`` has sent; return it and the descriptors that came with it.
+
+        Raises NoAnswer: time is up.
+        """
         while True:
             answer, received = self._receive()
             if answer.id == number or answer.is_refusal:
@@ -92,6 +100,9 @@ class ShimClient:
     def _receive(self) -> tuple[protocol.Answer, list[int]]:
         try:
             data, received = sockets.receive(self._socket)
+        except TimeoutError as error:
+            what = f"reach the shim of sandbox {self.sandbox_id}"
+            raise NoAnswer(what, "it does not answer", "is it stopped, or traced by somebody?") from error
         except OSError as error:
             raise gone(self.sandbox_id) from error
         if not data:

@@ -134,6 +134,19 @@ def test_a_shim(minirt: Minirt, flag: Path) -> None:
     assert minirt.output("system", "prune") == "nothing to remove"
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("busybox")
+def test_a_shim_that_does_not_answer(minirt: Minirt, flag: Path) -> None:
+    """It lives, and is stopped: who removes its container waits a while, and then ends it as well."""
+    minirt.output(*run_words(flag, "-d"), "sh", "-c", SCRIPT)
+    await_log(minirt, "web")
+    init = inspected(minirt, "web")["state"]["pid"]
+    os.kill(shim_of(init), signal.SIGSTOP)
+    minirt.output("rm", "-f", "web")
+    assert minirt.output("ps", "-aq") == ""
+    assert minirt.output("system", "prune") == "nothing to remove"
+
+
 @pytest.mark.usefixtures("busybox")
 @pytest.mark.parametrize("command", ["rm -f", "stop -t5", "stop -t0", "kill", "kill -s TERM"])
 def test_a_shim_and_then(minirt: Minirt, command: str) -> None:
