@@ -1,6 +1,6 @@
 """Engines that drive an OCI runtime: podman and docker, each with its own and with minirt-oci, told the same words."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.peers import busybox, oci
+from tests.peers.containerd import Containerd
 
 MINIRT = oci.minirt(Path()).program[0]
 
@@ -58,3 +59,17 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     if runtime == "minirt":
         return Engine(lambda *words: podman("--runtime", MINIRT, *words), ())
     return Engine(podman, ())
+
+
+@pytest.fixture(params=["runc", "minirt-oci"])
+def chosen(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The flags that choose a runtime for ctr."""
+    return ("--runc-binary", MINIRT if request.param == "minirt-oci" else "runc")
+
+
+@pytest.fixture
+def ctr(containerd: Containerd) -> Iterator[Containerd]:
+    """A containerd without containers of ours, before and after."""
+    yield containerd
+    containerd("tasks", "delete", "--force", "one")
+    containerd("containers", "delete", "one")

@@ -1,11 +1,9 @@
 """containerd's own client, on runc and on minirt-oci."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.engines.conftest import MINIRT
 from tests.peers import busybox
 from tests.peers.containerd import Containerd
 from tests.peers.daemon import await_true
@@ -13,27 +11,13 @@ from tests.peers.daemon import await_true
 pytestmark = [pytest.mark.root, pytest.mark.peer]
 
 
-@pytest.fixture(params=["runc", "minirt-oci"])
-def runtime(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """The flags that choose a runtime."""
-    return ("--runc-binary", MINIRT if request.param == "minirt-oci" else "runc")
-
-
-@pytest.fixture
-def ctr(containerd: Containerd) -> Iterator[Containerd]:
-    """A containerd without containers of ours, before and after."""
-    yield containerd
-    containerd("tasks", "delete", "--force", "one")
-    containerd("containers", "delete", "one")
-
-
-def test_output_and_exit_code(ctr: Containerd, runtime: tuple[str, ...]) -> None:
-    done = ctr("run", "--rm", *runtime, busybox.NAME, "one", "sh", "-c", "echo out; exit 7")
+def test_output_and_exit_code(ctr: Containerd, chosen: tuple[str, ...]) -> None:
+    done = ctr("run", "--rm", *chosen, busybox.NAME, "one", "sh", "-c", "echo out; exit 7")
     assert (done.stdout, done.returncode) == ("out\n", 7), done.stderr
 
 
-def test_a_life_in_the_background(ctr: Containerd, runtime: tuple[str, ...]) -> None:
-    ctr.output("run", "--detach", *runtime, busybox.NAME, "one", "sleep", "1000")
+def test_a_life_in_the_background(ctr: Containerd, chosen: tuple[str, ...]) -> None:
+    ctr.output("run", "--detach", *chosen, busybox.NAME, "one", "sleep", "1000")
     done = ctr("tasks", "exec", "--exec-id", "more", "one", "sh", "-c", "echo inside; exit 4")
     assert (done.stdout, done.returncode) == ("inside\n", 4)
     pids = [line.split()[0] for line in ctr.output("tasks", "ps", "one").splitlines()[1:]]
@@ -45,7 +29,7 @@ def test_a_life_in_the_background(ctr: Containerd, runtime: tuple[str, ...]) -> 
     await_true(lambda: "STOPPED" in ctr.output("tasks", "list"), "the end")
 
 
-def test_a_command_that_is_not_there(ctr: Containerd, runtime: tuple[str, ...]) -> None:
-    done = ctr("run", "--rm", *runtime, busybox.NAME, "one", "nothing-of-this-name")
+def test_a_command_that_is_not_there(ctr: Containerd, chosen: tuple[str, ...]) -> None:
+    done = ctr("run", "--rm", *chosen, busybox.NAME, "one", "nothing-of-this-name")
     assert done.returncode != 0
     assert "executable file not found in $PATH" in done.stderr

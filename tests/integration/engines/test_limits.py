@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.engines.conftest import MINIRT, Engine
+from tests.integration.engines.conftest import Engine
 from tests.peers import busybox
 from tests.peers.containerd import Containerd
 from tests.peers.daemon import await_true
@@ -62,22 +62,8 @@ def test_a_child_that_takes_too_much_memory(engine: Engine) -> None:
     assert engine.run("sh", "-c", f"sh -c '{EATER}'; echo $?", flags=LITTLE).stdout.split() == ["137"]
 
 
-@pytest.fixture(params=["runc", "minirt-oci"])
-def runtime(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """The flags that choose a runtime for ctr."""
-    return ("--runc-binary", MINIRT if request.param == "minirt-oci" else "runc")
-
-
-@pytest.fixture
-def ctr(containerd: Containerd) -> Iterator[Containerd]:
-    """A containerd without containers of ours, before and after."""
-    yield containerd
-    containerd("tasks", "delete", "--force", "one")
-    containerd("containers", "delete", "one")
-
-
-def test_containerd(ctr: Containerd, runtime: tuple[str, ...]) -> None:
-    ctr.output("run", "--detach", *runtime, "--memory-limit", str(64 << 20), busybox.NAME, "one", "sleep", "1000")
+def test_containerd(ctr: Containerd, chosen: tuple[str, ...]) -> None:
+    ctr.output("run", "--detach", *chosen, "--memory-limit", str(64 << 20), busybox.NAME, "one", "sleep", "1000")
     told = json.loads(ctr.output("tasks", "metrics", "--format", "json", "one"))
     assert told["memory"]["usage_limit"] == str(64 << 20) or int(told["memory"]["usage_limit"]) == 64 << 20
     assert int(told["pids"]["current"]) == 1
@@ -85,7 +71,7 @@ def test_containerd(ctr: Containerd, runtime: tuple[str, ...]) -> None:
     assert Path(f"/proc/{pid}/cgroup").read_text().strip().endswith("/one")
 
 
-def test_containerd_and_too_much_memory(ctr: Containerd, runtime: tuple[str, ...]) -> None:
+def test_containerd_and_too_much_memory(ctr: Containerd, chosen: tuple[str, ...]) -> None:
     limit = ("--memory-limit", str(16 << 20))
-    done = ctr("run", "--rm", *runtime, *limit, busybox.NAME, "one", "sh", "-c", EATER)
+    done = ctr("run", "--rm", *chosen, *limit, busybox.NAME, "one", "sh", "-c", EATER)
     assert done.returncode == 137, done.stderr
