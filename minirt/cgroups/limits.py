@@ -12,7 +12,6 @@ Source: https://docs.kernel.org/admin-guide/cgroup-v2.html and
 https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#control-groups
 """
 
-import math
 import re
 from collections.abc import Callable
 
@@ -54,6 +53,8 @@ def quadratic(shares: int) -> int:
         return MIN_WEIGHT
     if shares >= MAX_SHARES:
         return MAX_WEIGHT
+    import math
+
     log = math.log2(shares)
     return math.ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34))
 

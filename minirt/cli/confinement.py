@@ -15,7 +15,7 @@ from minirt.errors import InvalidInput
 if TYPE_CHECKING:
     from minirt.engine.records import Tmpfs
     from minirt.oci.spec import Rlimit
-    from minirt.security.profile import Choice
+    from minirt.security.conditional import Choice
 
 TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
 TMPFS_DATA = ("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol")
@@ -72,11 +72,11 @@ def _with(found: SecurityOptions, key: str, value: str, text: str) -> SecurityOp
 
 def _seccomp(value: str) -> "Choice":
     """Return no profile, the default one (docker calls it builtin), or the one in a file."""
-    from minirt.security import profile
+    from minirt.security import conditional
 
     if value == "unconfined":
         return "unconfined"
-    return "default" if value == "builtin" else profile.load(Path(value))
+    return "default" if value == "builtin" else conditional.load(Path(value))
 
 
 def tmpfs(texts: tuple[str, ...]) -> tuple["Tmpfs", ...]:

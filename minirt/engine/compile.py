@@ -24,7 +24,8 @@ from minirt.oci.compile import DEFAULT_PATH
 from minirt.oci.spec import Capabilities, Device, IdMapping, Linux, Mount, Namespace, Process, Root, Spec, User
 from minirt.pod.sandbox import pin_path
 from minirt.security.capabilities import capability_sets
-from minirt.security.profile import Seccomp, here, resolve
+from minirt.security.conditional import here, resolve
+from minirt.security.profile import Seccomp
 from minirt.security.syscalls import default_profile
 from minirt.shim import status as statuses
 

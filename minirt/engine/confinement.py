@@ -9,7 +9,7 @@ from pathlib import Path
 from minirt.crimessages import api_pb2 as cri
 from minirt.engine.records import Security
 from minirt.errors import InvalidInput, Unsupported
-from minirt.security import profile as profiles
+from minirt.security import conditional as profiles
 from minirt.security.labels import has_apparmor
 
 PROFILES = cri.SecurityProfile.ProfileType

@@ -15,7 +15,7 @@ from minirt.cgroups.resources import Resources
 from minirt.namespaces.idmap import Map
 from minirt.network.directories import Directories
 from minirt.oci.spec import Device, Rlimit, User
-from minirt.security.profile import Choice
+from minirt.security.conditional import Choice
 
 CRI = "cri"
 """The owner of what is made through the socket of ``minirt serve``."""

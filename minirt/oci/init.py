@@ -3,7 +3,6 @@
 Everything here runs between clone3 and execve, in the container: it imports nothing, and trusts nothing it finds.
 """
 
-import array
 import contextlib
 import errno
 import fcntl
@@ -134,7 +133,7 @@ class OpenTerminal(Operation[Init], frozen=True):
         master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         if os.fstat(master).st_rdev != PTMX:
             raise StepFailed("open a terminal", "/dev/ptmx in the container is not a terminal multiplexer")
-        fcntl.ioctl(master, TIOCSPTLCK, array.array("i", [0]))
+        fcntl.ioctl(master, TIOCSPTLCK, bytes(4))
         slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         if self.height:
             termios.tcsetwinsize(slave, (self.height, self.width))

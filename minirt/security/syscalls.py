@@ -13,7 +13,8 @@ Source: moby's default profile (docs.docker.com/engine/security/seccomp), syscal
 
 from functools import cache
 
-from minirt.security.profile import Argument, Condition, ConditionalRule, Family, Profile
+from minirt.security.conditional import Condition, ConditionalRule, Family, Profile
+from minirt.security.profile import Argument
 
 PROCESSES = """
     fork vfork execve execveat exit exit_group wait4 waitid waitpid kill tkill tgkill pause restart_syscall

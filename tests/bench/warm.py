@@ -19,7 +19,7 @@ import msgspec
 
 from minirt import paths
 from minirt.linux import mount, process
-from minirt.security import profile, syscalls
+from minirt.security import conditional, syscalls
 from minirt.security.capabilities import DEFAULT
 from minirt.shim import protocol
 from minirt.shim.client import ShimClient
@@ -45,7 +45,7 @@ def make_bundle(
     config["linux"]["cgroupsPath"] = cgroup
     config["process"]["env"].append("HOME=/root")
     if filtered:
-        found = profile.resolve(syscalls.default_profile(), DEFAULT, profile.here())
+        found = conditional.resolve(syscalls.default_profile(), DEFAULT, conditional.here())
         config["linux"]["seccomp"] = msgspec.to_builtins(found)
     (directory / "config.json").write_text(json.dumps(config))
     return directory

@@ -7,36 +7,45 @@ one of the container's words.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from minirt.errors import InvalidInput
 
 
-class Flag(NamedTuple):
-    """One flag: its names, the key of its value, whether it takes a value, whether it may be given again."""
+class Flag:
+    """One flag: its names, the key of its value, whether it takes a value, whether it may be given again.
 
-    names: tuple[str, ...]
-    key: str
-    takes_value: bool = True
-    repeats: bool = False
-    default: Any = ""
-    convert: Callable[[str], Any] = str
+    A plain class: a named tuple takes thirty times as long to define, and every call of an engine's pays for it.
+    """
+
+    __slots__ = ("convert", "default", "key", "names", "repeats", "takes_value")
+
+    def __init__(
+        self,
+        *names: str,
+        takes_value: bool = True,
+        repeats: bool = False,
+        default: Any = "",
+        convert: Callable[[str], Any] = str,
+    ) -> None:
+        self.names = names
+        self.key = names[-1].lstrip("-").replace("-", "_")
+        self.takes_value = takes_value
+        self.repeats = repeats
+        self.default = default
+        self.convert = convert
 
 
 def _switch(*names: str) -> Flag:
-    return Flag(names, _key(names), takes_value=False, default=False)
+    return Flag(*names, takes_value=False, default=False)
 
 
 def _value(*names: str, default: Any = "", convert: Callable[[str], Any] = str) -> Flag:
-    return Flag(names, _key(names), default=default, convert=convert)
+    return Flag(*names, default=default, convert=convert)
 
 
 def _list(*names: str) -> Flag:
-    return Flag(names, _key(names), repeats=True)
-
-
-def _key(names: tuple[str, ...]) -> str:
-    return names[-1].lstrip("-").replace("-", "_")
+    return Flag(*names, repeats=True)
 
 
 GLOBAL = (
@@ -122,12 +131,15 @@ COMMANDS: dict[str, tuple[tuple[Flag, ...], str]] = {
 """Each command's flags, and what it does."""
 
 
-class Arguments(NamedTuple):
+class Arguments:
     """A command line, parsed. ``flags`` holds the global ones and the command's, by long name (``pid_file``)."""
 
-    command: str
-    words: tuple[str, ...]
-    flags: dict[str, Any]
+    __slots__ = ("command", "flags", "words")
+
+    def __init__(self, command: str, words: tuple[str, ...], flags: dict[str, Any]) -> None:
+        self.command = command
+        self.words = words
+        self.flags = flags
 
 
 def parse(argv: list[str]) -> Arguments:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from minirt.security.capabilities import DEFAULT
-from minirt.security.profile import here, resolve
+from minirt.security.conditional import here, resolve
 from minirt.security.syscalls import default_profile
 from tests.contract.clean_start import runtimes
 from tests.peers import oci, verdicts

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from minirt.errors import InvalidInput
-from minirt.security.profile import Machine, Seccomp, load, parse, resolve
+from minirt.security.conditional import Machine, load, parse, resolve
+from minirt.security.profile import Seccomp
 
 PC = Machine("amd64", "SCMP_ARCH_X86_64", (6, 1))
 ARM = Machine("arm64", "SCMP_ARCH_AARCH64", (4, 7))

@@ -11,7 +11,8 @@ import pytest
 
 from minirt.errors import InvalidInput
 from minirt.security import seccomp
-from minirt.security.profile import Argument, Rule, Seccomp, here, resolve
+from minirt.security.conditional import here, resolve
+from minirt.security.profile import Argument, Rule, Seccomp
 from minirt.security.seccomp import compile_profile, filter_of, flags_of, path_of
 from minirt.security.syscalls import default_profile
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from minirt.security.profile import Machine, Rule, here, resolve
+from minirt.security.conditional import Machine, here, resolve
+from minirt.security.profile import Rule
 from minirt.security.syscalls import BY_CAPABILITY, FREE, default_profile
 
 PC = Machine("amd64", "SCMP_ARCH_X86_64", (6, 1))
