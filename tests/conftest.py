@@ -43,7 +43,8 @@ def _remove_places() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put those last that leave threads in this process, as gRPC's channels do: who has threads never forks."""
-    items.sort(key=lambda item: item.path.is_relative_to(REPOSITORY / "tests/contract"))
+    late = (REPOSITORY / "tests/contract", REPOSITORY / "tests/contract/cri")
+    items.sort(key=lambda item: sum(item.path.is_relative_to(directory) for directory in late))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

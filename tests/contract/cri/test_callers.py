@@ -39,7 +39,7 @@ def test_two_hundred_calls_in_flight(pods: Pods) -> None:
 
 def test_a_caller_that_goes_away_leaves_no_half_made_sandbox(pods: Pods) -> None:
     if pods.runtime.name == "containerd":
-        pytest.skip("containerd: it keeps some, and leaves shims")
+        pytest.skip("differs: containerd: it keeps some, and leaves shims")
     calls = []
     for delay in (0, 0.005, 0.02, 0.05, 0.1):
         request = cri.RunPodSandboxRequest(config=pods.config())
@@ -56,7 +56,7 @@ def test_a_caller_that_goes_away_leaves_no_half_made_sandbox(pods: Pods) -> None
 
 def test_a_pod_whose_first_try_was_cancelled_can_be_made(pods: Pods) -> None:
     if pods.runtime.name == "containerd":
-        pytest.skip("containerd: it keeps some, and leaves shims")
+        pytest.skip("differs: containerd: it keeps some, and leaves shims")
     config = pods.config()
     call = pods.runtime.method("RunPodSandbox").future(cri.RunPodSandboxRequest(config=config))
     time.sleep(0.02)

@@ -452,7 +452,7 @@ def test_a_host_port_leads_into_the_pod(pods: Pods) -> None:
     container = pods.container(sandbox, "sh", "-c", "echo hello | nc -l -p 80; sleep 1000")
     await_true(lambda: b":80 " in pods.exec(container, "netstat", "-ltn").stdout, "it to listen")
     if pods.runtime.name == "containerd":
-        pytest.skip("containerd: its network has no portmap plugin here")
+        pytest.skip("differs: containerd: its network has no portmap plugin here")
     assert answered("127.0.0.1", 18080) == b"hello\n"
 
 
@@ -460,7 +460,7 @@ def test_a_port_that_is_taken_is_refused(pods: Pods) -> None:
     mapping = cri.PortMapping(protocol=cri.Protocol.TCP, container_port=80, host_port=18081)
     pods.run(port_mappings=[mapping])
     if pods.runtime.name == "containerd":
-        pytest.skip("containerd: its network has no portmap plugin here")
+        pytest.skip("differs: containerd: its network has no portmap plugin here")
     with pytest.raises(grpc.RpcError):
         pods.run(port_mappings=[mapping])
     assert len(pods.sandboxes()) == 1

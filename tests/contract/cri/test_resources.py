@@ -42,7 +42,7 @@ def test_an_ended_container_has_no_limits_to_change(pods: Pods, sandbox: str) ->
     container = pods.container(sandbox, "true")
     pods.ended(container)
     if pods.runtime.name == "containerd":
-        pytest.skip("containerd: it says yes, and does nothing")
+        pytest.skip("differs: containerd: it says yes, and does nothing")
     with pytest.raises(grpc.RpcError):
         update(pods, container, cpu_shares=1024)
 
@@ -75,6 +75,7 @@ def test_limits_are_changed_in_place(pods: Pods, sandbox: str) -> None:
 
 
 @pytest.mark.vm
+@pytest.mark.differs("containerd", "1.7 lets the kernel find the memory, or kill for it")
 def test_less_memory_than_is_used_is_refused_and_nothing_changes(pods: Pods, sandbox: str, tmp_path: Path) -> None:
     script = "head -c 40000000 /dev/zero > /dev/shm/file; touch /data/full; sleep 1000"
     mounts = [cri.Mount(host_path=str(tmp_path), container_path="/data")]
@@ -88,10 +89,9 @@ def test_less_memory_than_is_used_is_refused_and_nothing_changes(pods: Pods, san
 
 
 @pytest.mark.vm
+@pytest.mark.differs("containerd", "it wants a task")
 def test_a_created_container_starts_with_its_changed_limits(pods: Pods, sandbox: str) -> None:
     container = pods.create(sandbox, **limited(memory_limit_in_bytes=64 * MIB))
-    if pods.runtime.name == "containerd":
-        pytest.skip("containerd: 1.6 wants a task")
     update(pods, container, memory_limit_in_bytes=96 * MIB)
     pods.start(container)
     assert file(pods, container, "memory.max") == str(96 * MIB)

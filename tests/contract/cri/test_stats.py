@@ -101,7 +101,7 @@ def test_what_a_pod_sends_counts(pods: Pods, sandbox: str) -> None:
     before = sent()
     gateway = pods.exec(container, "sh", "-c", "ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p'").stdout
     if not gateway.strip():
-        pytest.skip(f"{pods.runtime.name}: its pods have no default route here")
+        pytest.skip(f"differs: {pods.runtime.name}: its pods have no default route here")
     pods.exec(container, "ping", "-c", "3", "-i", "0.2", gateway.decode().strip())
     await_true(lambda: sent() > before, "more bytes sent", 20)
 

@@ -215,7 +215,7 @@ def test_a_terminal_passes_on_what_is_typed(pods: Pods, container: str, stream: 
 
 def test_a_grandchild_that_holds_the_output_does_not_hold_the_end(pods: Pods, container: str, stream: Any) -> None:
     if pods.runtime.name == "containerd":
-        pytest.skip("containerd: it waits for the grandchild")
+        pytest.skip("differs: containerd: it waits for the grandchild")
     with stream(exec_url(pods, container, "sh", "-c", "sleep 1000 & echo done")) as talk:
         stdout, _, status = talk.end()
     assert (stdout, code(status)) == (b"done\n", 0)
@@ -345,7 +345,7 @@ def test_attach_to_a_terminal(pods: Pods, stream: Any) -> None:
 
 def test_attach_must_ask_for_the_terminal_that_there_is(pods: Pods, container: str) -> None:
     if pods.runtime.name == "containerd":
-        pytest.skip("containerd: it takes what the container has, and does not look at what is asked for")
+        pytest.skip("differs: containerd: it takes what the container has, and does not look at what is asked for")
     with pytest.raises(grpc.RpcError):
         attach_url(pods, container, tty=True, stderr=False)
 

@@ -58,7 +58,7 @@ def minirt_face(busybox_archives: list[Path]) -> Iterator[PodFace]:
 def served_face(tmp_path_factory: pytest.TempPathFactory, busybox_archives: list[Path]) -> Iterator[PodFace]:
     """The engine behind the socket of a ``minirt serve``."""
     directory = tmp_path_factory.mktemp("minirt-serve")
-    minirt = Minirt(directory / "root", Path(os.environ["MINIRT_STATE"]) / "serve")
+    minirt = Minirt(directory / "root", Path(os.environ["MINIRT_STATE"]) / "served")
     for archive in busybox_archives:
         minirt.output("image", "load", archive)
     server = Server(minirt, directory)

@@ -17,7 +17,7 @@ from tests.peers.daemon import await_true, output, run
 from tests.peers.oci import Runtime
 
 pytestmark = [
-    pytest.mark.vm,
+    pytest.mark.root,
     pytest.mark.peer,
     pytest.mark.skipif(not tree.is_systemd(), reason="systemd: it is not PID 1"),
 ]
