@@ -118,9 +118,11 @@ def _following_logs(pod: Pod) -> Iterator[None]:
     prefix = podview.Prefix([container.name for container in pod.all_containers])
 
     def show() -> None:
-        with contextlib.suppress(BrokenPipeError):
+        try:
             for line in logs.follow(requests.log_directory(pod), prefix.names, over):
                 click.echo(prefix.of(line) + line.text)
+        except BrokenPipeError:  # whoever read has gone, and the pod goes on; what is buffered still goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
 
     thread = threading.Thread(target=show, name="logs", daemon=True)
     thread.start()
