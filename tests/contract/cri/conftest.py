@@ -39,8 +39,11 @@ def minirt_runtime(minirt_server: Server) -> Iterator[Runtime]:
 
 @pytest.fixture(scope="session")
 def containerd_runtime(containerd: Containerd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
-    """Containerd, after a first pod: its bridge stays, and is no leak of the first test's."""
+    """Containerd, after a first pod: its bridge stays, and is no leak of the first test's. What others left is gone."""
     runtime = Runtime("containerd", containerd.socket)
+    for left in runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items:
+        runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=left.id))
+        runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=left.id))
     first = Pods(runtime, tmp_path_factory.mktemp("first"))
     first.run(linux=in_our_cgroup())
     first.close()

@@ -40,7 +40,7 @@ def remove(runtime: Runtime, name: str) -> None:
 
 
 def names(runtime: Runtime) -> list[str]:
-    return [name for image in runtime.ListImages(cri.ListImagesRequest()).images for name in image.repo_tags]
+    return sorted(name for image in runtime.ListImages(cri.ListImagesRequest()).images for name in image.repo_tags)
 
 
 @pytest.fixture
