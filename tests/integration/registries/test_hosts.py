@@ -14,6 +14,7 @@ from tests.peers.certificates import Authority, Certificate
 from tests.peers.daemon import output
 from tests.peers.faults import Asked, Fault, Proxy
 from tests.peers.registry import CLIENTS, TLS, Registry
+from tests.peers.tunnel import Tunnel
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("registry", "openssl", "perl")]
 
@@ -66,6 +67,19 @@ def test_docker_s_directory_of_certificates(secure: Secure, made: ImageStore, ho
     made.push(NAME, name)
     assert made.pull(name).names
     output("skopeo", "inspect", "--cert-dir", directory, f"docker://{name}")
+
+
+def test_a_tunnel_through_the_environments_proxy(
+    secure: Secure, made: ImageStore, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registry's certificate is for its address, not for the name that it has here."""
+    client = f'client = [["{secure.client.certificate}", "{secure.client.key}"]]'
+    settings(home, "registry.example", f'server = "https://registry.example"\nskip_verify = true\n{client}\n')
+    with Tunnel(secure.address) as tunnel:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:word@{tunnel.host}")
+        made.push(NAME, "registry.example/tunnel:v1")
+        assert made.pull("registry.example/tunnel:v1").names
+        assert set(tunnel.asked) == {("registry.example:443", "Basic dXNlcjp3b3Jk")}
 
 
 def test_hosts_toml_with_certificates(secure: Secure, made: ImageStore, home: Path) -> None:
