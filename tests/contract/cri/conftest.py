@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -102,3 +103,20 @@ def pushed(registry: Registry, busybox_root: Path, tmp_path_factory: pytest.Temp
     archive = busybox.archive(tmp_path_factory.mktemp("pushed") / "image.tar", busybox_root, command=("/bin/true",))
     output("skopeo", "copy", "--dest-tls-verify=false", f"docker-archive:{archive}", f"docker://{name}")
     return name
+
+
+@pytest.fixture
+def sandbox(pods: Pods) -> str:
+    return pods.run()
+
+
+def security(**fields: Any) -> dict[str, cri.LinuxContainerConfig]:
+    """Return the part of a container's configuration that has a security context."""
+    context = cri.LinuxContainerSecurityContext(**fields)
+    return {"linux": cri.LinuxContainerConfig(security_context=context)}
+
+
+def refused(pods: Pods, sandbox: str, **fields: Any) -> None:
+    """Expect that a container is refused, at the latest when it is started."""
+    with pytest.raises(grpc.RpcError):
+        pods.container(sandbox, "true", **fields)
