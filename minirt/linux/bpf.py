@@ -19,6 +19,7 @@ BPF_CGROUP_DEVICE = 6
 BPF_F_ALLOW_MULTI = 2
 
 INSTRUCTION_BYTES = 8
+TRIES = 20
 LOG_BYTES = 1 << 16
 LICENSE = b"Apache-2.0"
 NAME = b"minirt_devices"
@@ -41,11 +42,21 @@ def prog_load(instructions: bytes) -> int:
         E2BIG, ENOSYS (no CONFIG_BPF_SYSCALL).
     """
     try:
-        return _load_step(instructions, 0)
+        return _load_undisturbed(instructions, 0)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EACCES):
             raise
-    return _load_step(instructions, LOG_BYTES)
+    return _load_undisturbed(instructions, LOG_BYTES)
+
+
+def _load_undisturbed(instructions: bytes, log_bytes: int) -> int:
+    """Try again where a signal, the end of another child for one, has interrupted the verifier (EAGAIN)."""
+    for _ in range(TRIES - 1):
+        try:
+            return _load_step(instructions, log_bytes)
+        except BlockingIOError:
+            continue
+    return _load_step(instructions, log_bytes)
 
 
 def _load_step(instructions: bytes, log_bytes: int) -> int:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -110,6 +111,19 @@ def test_a_whole_dev_is_not_too_much_for_the_verifier(cgroup: str, tmp_path: Pat
     AttachDeviceFilter(cgroup, (DENY_ALL, *many, DeviceRule(True, "c", 1, 3, "r"))).execute(None)
     assert outcome(cgroup, Path(os.devnull), NULL, "r") == 0
     assert outcome(cgroup, Path(os.devnull), NULL, "rw") == errno.EPERM
+
+
+def test_signals_do_not_keep_a_program_from_being_loaded() -> None:
+    """A shim gets one whenever a child of its own ends: the verifier gives up (EAGAIN), and is asked again."""
+    program = compile_rules((DENY_ALL, *(DeviceRule(True, "c", 1, n, "r") for n in range(40))))
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        for _ in range(300):
+            os.close(bpf.prog_load(program))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_the_verifiers_words_are_in_the_error() -> None:

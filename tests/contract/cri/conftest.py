@@ -38,13 +38,18 @@ def minirt_runtime(minirt_server: Server) -> Iterator[Runtime]:
     runtime.close()
 
 
+def remove_sandboxes(runtime: Runtime) -> None:
+    """Remove every sandbox that a runtime has."""
+    for left in runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items:
+        runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=left.id))
+        runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=left.id))
+
+
 @pytest.fixture(scope="session")
 def containerd_runtime(containerd: Containerd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     """Containerd, after a first pod: its bridge stays, and is no leak of the first test's. What others left is gone."""
     runtime = Runtime("containerd", containerd.socket)
-    for left in runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items:
-        runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=left.id))
-        runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=left.id))
+    remove_sandboxes(runtime)
     first = Pods(runtime, tmp_path_factory.mktemp("first"))
     first.run(linux=in_our_cgroup())
     first.close()
@@ -76,7 +81,9 @@ def known_differences(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 def pods(runtime: Runtime, tmp_path: Path) -> Iterator[Pods]:
-    """What makes sandboxes and containers for this test."""
+    """What makes sandboxes and containers for this test. Containerd keeps some of callers that have gone away."""
+    if runtime.name == "containerd":
+        remove_sandboxes(runtime)
     found = Pods(runtime, tmp_path)
     yield found
     found.close()

@@ -100,7 +100,7 @@ def test_pause(engine: Engine, running: str) -> None:
 
 
 def test_top_shows_its_processes(engine: Engine, running: str) -> None:
-    assert "sleep" in engine.output("top", running)
+    await_true(lambda: "sleep" in engine.output("top", running), "its second process to be shown")
 
 
 def test_a_health_check_is_an_exec(engine: Engine, request: pytest.FixtureRequest) -> None:
