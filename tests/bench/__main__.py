@@ -32,7 +32,10 @@ def main() -> int:
     finally:
         import shutil
 
+        from minirt.cgroups import lifecycle, tree
+
         zygote.close()
+        lifecycle.end(tree.find().at("/minirt-bench"))
         shutil.rmtree(place)
 
 
