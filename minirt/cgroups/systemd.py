@@ -63,11 +63,11 @@ def scope_of(cgroups_path: str, container_id: str) -> Scope:
     if not slice_name.endswith(".slice") or "/" in cgroups_path or not name:
         raise InvalidInput("use linux.cgroupsPath", f"{cgroups_path!r} names no slice, or no scope in one")
     unit = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
-    return Scope(unit, slice_name, "/" + "/".join([*_slices(slice_name), unit]))
+    return Scope(unit, slice_name, "/" + "/".join([*slices(slice_name), unit]))
 
 
-def _slices(name: str) -> list[str]:
-    """Return the slices from the outermost in: ``a-b.slice`` lies in ``a.slice``."""
+def slices(name: str) -> list[str]:
+    """Return the slices from the outermost in: ``a-b.slice`` lies in ``a.slice``. Source: systemd.slice(5)."""
     parts = name.removesuffix(".slice").split("-")
     return ["-".join(parts[: count + 1]) + ".slice" for count in range(len(parts)) if name != "-.slice"]
 

@@ -120,7 +120,11 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
         """Return a sandbox's cgroup. Other callers than our own kubelet may give several sandboxes one parent."""
         if self._owner != CRI:
             return _in_our_tree(parent)
-        parent = _slice_path(parent) if parent.endswith(".slice") and "/" not in parent else parent.rstrip("/")
+        if parent.endswith(".slice") and "/" not in parent:
+            from minirt.cgroups.systemd import slices
+
+            parent = "/".join(["", *slices(parent)])
+        parent = parent.rstrip("/")
         return f"{_in_our_tree(parent)}/{sandbox_id}" if parent else f"pod-{sandbox_id}"
 
     def _sandboxes(self) -> list[SandboxRecord]:
@@ -314,12 +318,6 @@ def _has_network(directories: Directories) -> bool:
     from minirt.network import cni
 
     return cni.find(directories) is not None
-
-
-def _slice_path(name: str) -> str:
-    """Return where systemd puts a slice: each dash is a level. Source: systemd.slice(5)."""
-    parts = name.removesuffix(".slice").split("-")
-    return "/" + "/".join("-".join(parts[: count + 1]) + ".slice" for count in range(len(parts)))
 
 
 def _in_our_tree(cgroup: str) -> str:

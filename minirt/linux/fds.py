@@ -17,7 +17,6 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
-CLOSE_RANGE_CLOEXEC = 4
 PROC = "/proc/"
 PROC_SUPER_MAGIC = 0x9FA0
 PROC_ROOT_INO = 1
@@ -119,11 +118,6 @@ def mkdir(path: str, mode: int = 0o755) -> None:
 def rmdir(path: str) -> None:
     """Remove an empty directory (a cgroup: one without processes or children). Raises OSError: EBUSY, ENOENT."""
     journal.step("rmdir", os.rmdir, path)
-
-
-def cloexec_from(first: int) -> None:
-    """Mark every descriptor from ``first`` on to be closed by exec."""
-    checked(lib.rt_close_range(first, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC))
 
 
 def close_all_but(keep: set[int]) -> None:
