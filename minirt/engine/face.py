@@ -11,7 +11,7 @@ from msgspec import structs
 from minirt.cgroups import missing
 from minirt.cgroups import tree as cgroup_tree
 from minirt.crimessages import api_pb2 as cri
-from minirt.engine import capture, containers, inspection, messages, sandboxes, store, updating
+from minirt.engine import capture, containers, handlers, inspection, messages, sandboxes, store, updating
 from minirt.engine.events import EventStream
 from minirt.engine.imageface import ImageFace
 from minirt.engine.nodeface import NodeFace
@@ -59,14 +59,14 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
         """Make a sandbox.
 
         Raises:
-            NotFound: the runtime handler is unknown.
+            NotFound: the runtime handler is unknown, or not installed.
             ControllerMissing: a limit that this machine cannot keep.
         """
-        if request.runtime_handler not in {"", "minirt"}:
-            raise NotFound(f"use the runtime handler {request.runtime_handler!r}", "there is only minirt")
+        handlers.program(request.runtime_handler)
         if self._zygote is None:
             raise MinirtError("make a sandbox", "this face has no zygote", "it only looks after what exists")
         config = messages.sandbox_config(request.config, self._owner, trace=self._trace)
+        config = structs.replace(config, handler=request.runtime_handler)
         if not self._best_effort:
             missing.check(config.resources, config.name)
         kept, _ = missing.without_missing(config.resources, config.name)
