@@ -62,11 +62,11 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
             NotFound: the runtime handler is unknown, or not installed.
             ControllerMissing: a limit that this machine cannot keep.
         """
-        handlers.program(request.runtime_handler)
         if self._zygote is None:
             raise MinirtError("make a sandbox", "this face has no zygote", "it only looks after what exists")
         config = messages.sandbox_config(request.config, self._owner, trace=self._trace)
         config = structs.replace(config, handler=request.runtime_handler)
+        handlers.check_sandbox(config)
         if not self._best_effort:
             missing.check(config.resources, config.name)
         kept, _ = missing.without_missing(config.resources, config.name)
@@ -147,6 +147,7 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
         if config.security.privileged and not sandbox.config.privileged and self._owner == CRI:
             why = "its sandbox was not made for privileged containers"
             raise InvalidInput(f"create {config.name} privileged", why, "make it with a privileged security context")
+        handlers.check_container(sandbox.config.handler, config)
         if config.pid_of:
             config = structs.replace(config, pid_of=self._target(sandbox, config.pid_of))
         subject = f"{sandbox.config.name}/{config.name}"

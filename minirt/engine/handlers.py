@@ -9,9 +9,10 @@ import shutil
 import subprocess
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
-from minirt.errors import NotFound
+from minirt.engine.records import ContainerConfig, SandboxConfig
+from minirt.errors import NotFound, Unsupported
 
 OWN = ("", "minirt")
 FOREIGN = ("runc", "crun")
@@ -26,23 +27,10 @@ class Features(Struct, frozen=True):
     user_namespaces: bool = False
 
 
-class _Enabled(Struct):
-    enabled: bool | None = None
-
-
-class _Extensions(Struct):
-    idmap: _Enabled = field(default_factory=_Enabled)
-
-
-class _Linux(Struct, rename="camel"):
-    mount_extensions: _Extensions = field(default_factory=_Extensions)
-
-
 class _Told(Struct, rename="camel"):
     """What ``runc features`` prints, as far as it is of use. Source: the OCI runtime spec, features.md."""
 
     mount_options: tuple[str, ...] = ()
-    linux: _Linux = field(default_factory=_Linux)
 
 
 def installed() -> tuple[str, ...]:
@@ -61,15 +49,36 @@ def program(handler: str) -> str:
     return found
 
 
-@functools.cache
-def features(path: str) -> Features:
-    """Return what the runtime at ``path`` says of itself; nothing where it has no such command.
+def features(handler: str, *, maps_ids: bool = True) -> Features:
+    """Return what a handler can do; ``maps_ids``: the machine has ids for user namespaces.
 
-    Volumes of a pod with a user namespace are mounted with its ids: so that takes idmapped mounts.
+    With others a user namespace is out of reach: they look for the root by a path that the pod's ids cannot walk.
     """
+    if handler in OWN:
+        return Features(recursive_read_only_mounts=True, user_namespaces=maps_ids)
+    return Features(recursive_read_only_mounts="rro" in _mount_options(program(handler)))
+
+
+@functools.cache
+def _mount_options(path: str) -> tuple[str, ...]:
+    """Return the mount options that the runtime at ``path`` knows; none where it has no such command."""
     try:
         done = subprocess.run([path, "features"], capture_output=True, timeout=FEATURES_S, check=True)
-        told = msgspec.json.decode(done.stdout, type=_Told)
+        return msgspec.json.decode(done.stdout, type=_Told).mount_options
     except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
-        return Features()
-    return Features("rro" in told.mount_options, bool(told.linux.mount_extensions.idmap.enabled))
+        return ()
+
+
+def check_sandbox(config: SandboxConfig) -> None:
+    """Refuse a pod that its handler cannot run. Raises NotFound, Unsupported."""
+    program(config.handler)
+    if (config.uid_map or config.auto_ids) and not features(config.handler).user_namespaces:
+        why = f"the runtime handler {config.handler} is not known to map its ids"
+        raise Unsupported("use a user namespace", why, "use the handler minirt, or the host's users")
+
+
+def check_container(handler: str, config: ContainerConfig) -> None:
+    """Refuse a container that the handler would run otherwise than asked. Raises NotFound, Unsupported."""
+    if any(one.recursive for one in config.volumes) and not features(handler).recursive_read_only_mounts:
+        why = f"the runtime handler {handler} does not say that it has recursive read-only mounts"
+        raise Unsupported("mount a volume read-only with all below it", why, "use the handler minirt")

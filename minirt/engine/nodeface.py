@@ -48,14 +48,11 @@ class NodeFace:
 
     def _handlers(self) -> list[cri.RuntimeHandler]:
         """Return who can be asked for by name, the default first, and what each can do."""
-        own = handlers.Features(recursive_read_only_mounts=True, user_namespaces=self._maps_ids)
-        found = [(name, own) for name in handlers.OWN]
-        for name in handlers.installed():
-            can = handlers.features(handlers.program(name))
-            found.append((name, structs.replace(can, user_namespaces=can.user_namespaces and self._maps_ids)))
+        names = (*handlers.OWN, *handlers.installed())
+        found = {name: handlers.features(name, maps_ids=self._maps_ids) for name in names}
         return [
             cri.RuntimeHandler(name=name, features=cri.RuntimeHandlerFeatures(**structs.asdict(can)))
-            for name, can in found
+            for name, can in found.items()
         ]
 
     def _trouble(self) -> str:

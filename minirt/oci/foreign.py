@@ -126,9 +126,16 @@ def plan_of(spec: Spec, tree: Tree) -> Plan:
 
 
 def config_of(spec: Spec, rootfs: str, tree: Tree) -> Spec:
-    """Return a spec as another runtime reads it: with whole paths, and no name for what is not the container's."""
+    """Return a spec as another runtime reads it: with whole paths, and no name for what is not the container's.
+
+    Where it leaves the root's propagation open, runc has slave and crun private, which cuts volumes off from the host.
+    """
     kinds = {space.type for space in spec.linux.namespaces}
-    linux: Linux = structs.replace(spec.linux, cgroups_path=tree.at(spec.linux.cgroups_path).removeprefix(tree.mount))
+    linux: Linux = structs.replace(
+        spec.linux,
+        cgroups_path=tree.at(spec.linux.cgroups_path).removeprefix(tree.mount),
+        rootfs_propagation=spec.linux.rootfs_propagation or "rslave",
+    )
     root = structs.replace(spec.root, path=rootfs)
     hostname = spec.hostname if "uts" in kinds else ""
     return structs.replace(spec, oci_version=VERSION, root=root, linux=linux, hostname=hostname)

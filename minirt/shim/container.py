@@ -244,8 +244,8 @@ class Container:
         for output in self.outputs.values():
             output.finish()
         self._release()
-        if self.foreign:
-            self.foreign.forget()
+        if self.foreign and (warning := self.foreign.forget()):
+            self.status = structs.replace(self.status, warnings=(*self.status.warnings, warning))
         if self.status.state == "running" and not self._error:
             reason = "OOMKilled" if oom else "Completed" if code == 0 else "Error"
             self._update(self.status.exited(code, reason))

@@ -17,7 +17,7 @@ from typing import Any
 
 from minirt import journal
 from minirt.cgroups.tree import Tree
-from minirt.errors import MinirtError, ShimError
+from minirt.errors import MinirtError, NotFound, ShimError
 from minirt.linux import fds, operation, process, sockets
 from minirt.linux.operation import Operation
 from minirt.linux.sockets import Socket
@@ -182,7 +182,7 @@ class StandIn:
         """Yield what is launched; let go of everything if the command cannot even be begun."""
         try:
             yield self.launched
-        except MinirtError:
+        except (MinirtError, OSError):
             self.inner.close()
             self.launched.sync.close()
             self._tidy()
@@ -262,14 +262,18 @@ class Foreign:
             self._exit = code
         return self._starting
 
-    def forget(self) -> None:
-        """Have the runtime forget the container, which has ended. If it cannot it is only told of: all goes on."""
+    def forget(self) -> str:
+        """Have the runtime forget the container, which has ended; return a warning if it cannot.
+
+        Nothing depends on it: its processes are dead, its cgroup is gone, and its state goes with our directory.
+        """
         if not os.path.isdir(self._runtime.path("state")):
-            return
+            return ""
         try:
             self._run_silent("delete", ("delete", "--force"), self._forgotten)
         except MinirtError as error:
-            self._forgotten(error)
+            return f"{self._runtime.name} has not deleted the container: {error}"
+        return ""
 
     def _forgotten(self, error: MinirtError | None) -> None:
         if error:
@@ -310,7 +314,15 @@ class Foreign:
         executed: str = "",
         steps: Sequence[Operation[Init]] = (),
     ) -> None:
-        """Run a command; ``done`` is told why it failed, or None."""
+        """Run a command; ``done`` is told why it failed, or None.
+
+        Raises:
+            NotFound: the runtime is not installed any more.
+            StepFailed: the kernel refused a step.
+        """
+        if not os.access(self._runtime.program, os.X_OK):
+            why = "the program that runs this pod's containers is gone"
+            raise NotFound(f"run {self._runtime.program}", why, "install it again, or make the pod anew")
         log = log or f"{command}.log"
         steps = steps or foreign.without_root(self._tree)
         execution = foreign.execution(self._runtime, self._runtime.arguments(log, *words))
