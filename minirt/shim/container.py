@@ -226,6 +226,8 @@ class Container:
     def kill_all(self) -> None:
         """SIGKILL every process of the container."""
         self._killed = True
+        if self.foreign:
+            self.foreign.kill()
         if self.plan.cgroup:
             lifecycle.kill(self.plan.cgroup, wait=False)
         elif self._launched and self.pid and not self.ended:

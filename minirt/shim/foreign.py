@@ -34,6 +34,8 @@ COMMAND_S = 60.0
 """After so long a runtime's command is killed: whoever waits for it is told."""
 
 SIGKILL = 9
+BIRTH = ("create", "start")
+"""The commands without whose end there is no container to stop."""
 Done = Callable[[int, MinirtError | None], object]
 Failed = Callable[[MinirtError | None], object]
 Ended = Callable[[int], object]
@@ -49,10 +51,11 @@ class Programs:
         self._exits: dict[int, int] = {}
         self._idle: list[Callable[[], object]] = []
 
-    def run(self, steps: Sequence[Operation[Init]], stdio: Stdio, name: str, done: Done) -> None:
+    def run(self, steps: Sequence[Operation[Init]], stdio: Stdio, name: str, done: Done) -> Launched:
         """Run a command; ``done`` is called with its exit code, and with what kept it from being executed."""
         launched = executor.spawn((), 0, tuple(steps), stdio, -1, f"clone3 for {name}", name=name)
         self._commands[launched.pid] = _Command(self.loop, launched, name, done)
+        return launched
 
     def ended(self, pid: int, code: int) -> bool:
         """Take the end of a child if it is a command's; say whether it was."""
@@ -203,6 +206,7 @@ class Foreign:
         self._ended = ended
         self._exit: int | None = None
         self._starting = False
+        self._command: Launched | None = None
 
     def launch(self, plan: Plan, stdio: Stdio) -> Launched:
         """Have the runtime create the container.
@@ -255,6 +259,11 @@ class Foreign:
             stand_in.inner.close()
         if self._exit is not None:
             self._ended(self._exit)
+
+    def kill(self) -> None:
+        """Kill the command under way that is to create or to start it: it may hang."""
+        if self._command:
+            process.pidfd_send_signal(self._command.pidfd, SIGKILL)
 
     def holds(self, code: int) -> bool:
         """Keep init's exit for later if ``start`` has not ended yet; say whether that is so."""
@@ -328,11 +337,13 @@ class Foreign:
         execution = foreign.execution(self._runtime, self._runtime.arguments(log, *words))
 
         def ended(code: int, error: MinirtError | None) -> None:
+            self._command = None if self._command is launched else self._command
             if code and not error:
                 error = self._runtime.error(command, log, code, executed or self._spec.process.args[0])
             done(error)
 
-        self._programs.run([*steps, *execution], stdio, f"{self._runtime.name} {command}", ended)
+        launched = self._programs.run([*steps, *execution], stdio, f"{self._runtime.name} {command}", ended)
+        self._command = launched if command in BIRTH else self._command
 
     def _run_silent(self, command: str, words: tuple[str, ...], done: Failed) -> None:
         with fds.closing(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) as null:

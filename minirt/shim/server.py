@@ -311,8 +311,15 @@ class Shim:
                 self._session_ended(session, code)
                 return
         if pid == self._pause:
-            self._loop.stop()  # the kernel has killed all that was in its PID namespace, and nothing can enter it
+            self._end_with_pause()
         self._programs.note(pid, code)
+
+    def _end_with_pause(self) -> None:
+        """End: the kernel has killed all that was in its PID namespace, and nothing can enter it."""
+        for container in self._containers.values():
+            if container.foreign:
+                container.foreign.kill()
+        self._programs.when_idle(self._loop.stop)
 
     def _session_ended(self, session: Session, code: int) -> None:
         """Forget a session whose exit has been told."""

@@ -165,3 +165,20 @@ def test_a_pod_outlives_the_server_and_its_own_runtime(server: Server, tmp_path:
     pods.remove(sandbox)
     assert not list((server.minirt.state / "containers").iterdir())
     pods.runtime.close()
+
+
+def test_a_runtime_that_hangs_is_no_obstacle(server: Server, tmp_path: Path) -> None:
+    runc = tmp_path / "bin" / "runc"
+    runc.unlink()
+    runc.write_text("#!/bin/sh\nexec sleep 1000000\n")
+    runc.chmod(0o755)
+    pods = Pods(Runtime("minirt", server.socket), tmp_path, handler="runc")
+    container = pods.create(sandbox := pods.run())
+    start = pods.runtime.method("StartContainer").future(cri.StartContainerRequest(container_id=container))
+    bundle = server.minirt.state / "containers" / container / "runtime" / "config.json"
+    await_true(bundle.exists, "the runtime to be called")
+    pods.stop(sandbox)
+    assert start.exception(timeout=30) is not None
+    assert pods.status(container).reason == "StartError"
+    pods.remove(sandbox)
+    pods.runtime.close()
