@@ -21,7 +21,6 @@ from minirt.linux import mount
 from minirt.linux.operation import Operation
 from minirt.namespaces.kinds import MakeNamespace
 from minirt.namespaces.rootfs import HideBelow, MountOverlay, SetPropagation
-from minirt.oci import userns
 from minirt.oci.compile import DEFAULT_PATH, ROOT_PROPAGATION
 from minirt.oci.init import Chdir, Execute, FindExecutable, Init, NewSession, SetUmask, Stdio
 from minirt.oci.plan import Plan
@@ -144,9 +143,8 @@ def config_of(spec: Spec, rootfs: str, tree: Tree) -> Spec:
 def with_root(spec: Spec, overlay: MountOverlay, tree: Tree) -> list[Operation[Init]]:
     """Return what makes the mount namespace of ``create``: the root is in it, and in no other."""
     propagation = ROOT_PROPAGATION.get(spec.linux.rootfs_propagation, "rslave")
-    steps = userns.map_layers(overlay, spec.linux) or [MakeNamespace("mount"), SetPropagation(propagation)]
     hidden = [HideBelow(overlay.target)] if propagation == "rshared" else []
-    return [*steps, *hidden, *_cgroups(tree), overlay]
+    return [MakeNamespace("mount"), SetPropagation(propagation), *hidden, *_cgroups(tree), overlay]
 
 
 def without_root(tree: Tree) -> list[Operation[Init]]:

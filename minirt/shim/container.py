@@ -214,7 +214,7 @@ class Container:
         """Ask it to end; after ``grace_s`` seconds kill everything in its cgroup."""
         if self.ended:
             return
-        if grace_s > 0 and number != SIGKILL:
+        if grace_s > 0 and number != SIGKILL and self.pid:
             if self._grace:
                 self._grace.cancel()
             else:  # who asks again hurries it, and does not ask it twice

@@ -107,6 +107,8 @@ class _Command:
             if message is None:
                 self._loop.forget(self._launched.sync.fileno())
                 self._launched.sync.close()
+                if not self._error:
+                    journal.note("execve", self._name, pid=self._launched.pid, of=self._name)
             elif message["type"] == "step" and journal.sink:
                 journal.sink(sync.record_of(message, self._launched.pid))
             elif message["type"] == "failed":
