@@ -59,11 +59,10 @@ class Programs:
 
     def ended(self, pid: int, code: int) -> bool:
         """Take the end of a child if it is a command's; say whether it was."""
-        command = self._commands.get(pid)
+        command = self._commands.pop(pid, None)
         if not command:
             return False
         command.ended(code)
-        del self._commands[pid]
         if not self._commands:
             self._exits.clear()
             waiting, self._idle = self._idle, []
