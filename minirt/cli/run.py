@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 @click.option("--sysctl", multiple=True, metavar="KEY=VALUE", help="Set a kernel parameter of its namespaces.")
 @click.option("--init", "init", is_flag=True, help="Let tini be PID 1: it reaps orphans and forwards signals.")
 @click.option("--stop-signal", default="", help="What stop sends first (default TERM).")
+@click.option("--runtime", default="", metavar="NAME", help="Who runs it: minirt (default), runc or crun.")
 @click.option("--oom-score-adj", type=int, default=None, help="-1000 to 1000.")
 @click.option("--label", "-l", multiple=True, metavar="KEY=VALUE", help="A label.")
 @click.option("--pull", type=click.Choice(["missing", "always", "never"]), default="missing", show_default=True)
@@ -71,6 +72,9 @@ def run(image: str, command: tuple[str, ...], **options: Any) -> int:
     if options["dry_run"]:
         from minirt.cli.dryrun import print_plan
 
+        if options["runtime"] not in {"", "minirt"}:
+            why = f"what {options['runtime']} would do is its own secret"
+            raise InvalidInput("print the plan", why, "leave --runtime out")
         return print_plan(*configure(image, command, options))
     zygote = zygotes.take()
     try:
@@ -83,12 +87,13 @@ def _run(zygote: "Zygote", image: str, command: tuple[str, ...], options: dict[s
     from minirt.cli import pullprogress
     from minirt.cli.limits import settle
     from minirt.cli.streams import end_on_signals, need_terminal
-    from minirt.engine import containers, images, names, sandboxes
+    from minirt.engine import containers, handlers, images, names, sandboxes
 
     end_on_signals()
     if options["tty"] and options["interactive"] and not options["detach"]:
         need_terminal()
     sandbox_config, config = configure(image, command, options)
+    handlers.check_sandbox(sandbox_config)
     config = settle(config, best_effort=options["best_effort_limits"])
     found = images.ensure(image, options["pull"], pullprogress.showing)
     container_id = sandboxes.new_id()
@@ -193,6 +198,7 @@ def configure(
         uid_map=ids.uid_map,
         gid_map=ids.gid_map,
         auto_ids=auto,
+        handler=options["runtime"],
     )
     volumes, tmpfs = flags.volumes(options["volume"]), confinement.tmpfs(options["tmpfs"])
     flags.check_places([*(one.destination for one in volumes), *(one.destination for one in tmpfs)])

@@ -17,7 +17,7 @@ from msgspec import structs
 from minirt import paths
 from minirt.cgroups import lifecycle
 from minirt.cgroups import tree as cgroup_tree
-from minirt.engine import idranges, leftovers, shims, signals, store, users
+from minirt.engine import handlers, idranges, leftovers, shims, signals, store, users
 from minirt.engine.compile import compile_container
 from minirt.engine.devices import host_devices
 from minirt.engine.records import ContainerConfig, ContainerRecord, SandboxRecord
@@ -115,7 +115,8 @@ def _create(shim: ShimClient, record: ContainerRecord, *, start: bool) -> dict[s
     if statuses.read(record.id) is not None:
         raise Conflict(f"start {record.config.name}", f"it is {state}", "a container starts once: create another")
     overlay = Snapshots(paths.data_root()).get(record.id)
-    mapped = bool(store.sandbox(record.sandbox_id).config.uid_map)
+    sandbox = store.sandbox(record.sandbox_id).config
+    mapped = bool(sandbox.uid_map)
     request = protocol.Create(
         container=record.id,
         bundle=str(paths.container_dir(record.id)),
@@ -124,6 +125,7 @@ def _create(shim: ShimClient, record: ContainerRecord, *, start: bool) -> dict[s
         log_path=record.log_path,
         start=start,
         cause=record.config.annotations.get(CAUSE, ""),
+        runtime=handlers.program(sandbox.handler),
     )
     return shim.call(request)
 

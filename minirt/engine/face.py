@@ -11,7 +11,7 @@ from msgspec import structs
 from minirt.cgroups import missing
 from minirt.cgroups import tree as cgroup_tree
 from minirt.crimessages import api_pb2 as cri
-from minirt.engine import capture, containers, inspection, messages, sandboxes, store, updating
+from minirt.engine import capture, containers, handlers, inspection, messages, sandboxes, store, updating
 from minirt.engine.events import EventStream
 from minirt.engine.imageface import ImageFace
 from minirt.engine.nodeface import NodeFace
@@ -59,14 +59,14 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
         """Make a sandbox.
 
         Raises:
-            NotFound: the runtime handler is unknown.
+            NotFound: the runtime handler is unknown, or not installed.
             ControllerMissing: a limit that this machine cannot keep.
         """
-        if request.runtime_handler not in {"", "minirt"}:
-            raise NotFound(f"use the runtime handler {request.runtime_handler!r}", "there is only minirt")
         if self._zygote is None:
             raise MinirtError("make a sandbox", "this face has no zygote", "it only looks after what exists")
         config = messages.sandbox_config(request.config, self._owner, trace=self._trace)
+        config = structs.replace(config, handler=request.runtime_handler)
+        handlers.check_sandbox(config)
         if not self._best_effort:
             missing.check(config.resources, config.name)
         kept, _ = missing.without_missing(config.resources, config.name)
@@ -147,6 +147,7 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
         if config.security.privileged and not sandbox.config.privileged and self._owner == CRI:
             why = "its sandbox was not made for privileged containers"
             raise InvalidInput(f"create {config.name} privileged", why, "make it with a privileged security context")
+        handlers.check_container(sandbox.config.handler, config)
         if config.pid_of:
             config = structs.replace(config, pid_of=self._target(sandbox, config.pid_of))
         subject = f"{sandbox.config.name}/{config.name}"

@@ -221,6 +221,7 @@ def sandbox_item(record: SandboxRecord, ready: bool) -> cri.PodSandbox:
         created_at=record.created_at,
         labels=record.config.labels,
         annotations=record.config.annotations,
+        runtime_handler=record.config.handler,
     )
 
 
@@ -245,6 +246,7 @@ def sandbox_status(record: SandboxRecord, ready: bool) -> cri.PodSandboxStatus:
         linux=cri.LinuxPodSandboxStatus(namespaces=cri.Namespace(options=options)),
         labels=config.labels,
         annotations=config.annotations,
+        runtime_handler=config.handler,
     )
 
 

@@ -4,16 +4,16 @@ import json
 import os
 import shutil
 
+from msgspec import structs
+
 import minirt
 from minirt import paths
 from minirt.cgroups import tree as cgroup_tree
 from minirt.crimessages import api_pb2 as cri
+from minirt.engine import handlers
 from minirt.errors import ControllerMissing, InvalidInput
 from minirt.network.directories import Directories
 from minirt.shim.zygote import Zygote
-
-HANDLERS = ("", "minirt")
-"""The names by which RunPodSandbox may ask for this runtime; the empty one is the default."""
 
 
 class NodeFace:
@@ -41,13 +41,19 @@ class NodeFace:
         ]
         return cri.StatusResponse(
             status=cri.RuntimeStatus(conditions=conditions),
-            runtime_handlers=[cri.RuntimeHandler(name=name, features=self._features()) for name in HANDLERS],
+            runtime_handlers=self._handlers(),
             features=cri.RuntimeFeatures(supplemental_groups_policy=True),
             info={"config": json.dumps(self._places())} if request.verbose else {},
         )
 
-    def _features(self) -> cri.RuntimeHandlerFeatures:
-        return cri.RuntimeHandlerFeatures(recursive_read_only_mounts=True, user_namespaces=self._maps_ids)
+    def _handlers(self) -> list[cri.RuntimeHandler]:
+        """Return who can be asked for by name, the default first, and what each can do."""
+        names = (*handlers.OWN, *handlers.installed())
+        found = {name: handlers.features(name, maps_ids=self._maps_ids) for name in names}
+        return [
+            cri.RuntimeHandler(name=name, features=cri.RuntimeHandlerFeatures(**structs.asdict(can)))
+            for name, can in found.items()
+        ]
 
     def _trouble(self) -> str:
         """Return why no sandbox can be made, "" if one can."""

@@ -39,6 +39,7 @@ class SandboxConfig(Struct, frozen=True, omit_defaults=True):
 
     ``dns_servers`` empty: the host's resolv.conf. ``cni``: where the network "cni" is found.
     ``single``: it ends with its one container (``minirt run``).
+    ``handler``: the runtime that was asked for by name; its containers are run by that one (handlers.py).
     ``uid_map`` and ``gid_map`` are those of its user namespace, empty for the host's; with ``auto_ids`` a free range is
     found when it is made.
     """
@@ -71,6 +72,7 @@ class SandboxConfig(Struct, frozen=True, omit_defaults=True):
     uid_map: Map = ()
     gid_map: Map = ()
     auto_ids: bool = False
+    handler: str = ""
 
 
 class Volume(Struct, frozen=True, omit_defaults=True):

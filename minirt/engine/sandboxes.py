@@ -314,10 +314,10 @@ def take_down(record: SandboxRecord) -> None:
 
 
 def _await_exits(sandbox_id: str) -> None:
-    """Let the shim take the exits of what was killed, so that no status is lost."""
+    """Let the shim take the exits of what was killed, so that no status is lost; and end what is only being made."""
     with contextlib.suppress(MinirtError), shims.ending(sandbox_id) as shim:
         for container_id in shim.call(protocol.List())["containers"]:
-            shim.call(protocol.Wait(container=container_id))
+            shim.call(protocol.Stop(container=container_id, signal=signal.SIGKILL, grace_s=0))
 
 
 def _end_shim(sandbox_id: str) -> None:

@@ -84,7 +84,8 @@ class Maker:
 
     def _run_sandbox(self, attempt: int) -> None:
         config = requests.sandbox_config(self._pod, self._node, attempt, self._ids())
-        self._face.RunPodSandbox(cri.RunPodSandboxRequest(config=config))
+        handler = self._pod.spec.runtime_class_name  # there are no RuntimeClass objects here: a class is its handler
+        self._face.RunPodSandbox(cri.RunPodSandboxRequest(config=config, runtime_handler=handler))
         actual = self._furnish()
         self._observer(Event("SandboxReady", ", ".join(pod_ip(self._pod, actual, self._node))))
 

@@ -217,6 +217,7 @@ class PodSpec(Struct, rename="camel", omit_defaults=True, frozen=True):
     dns_config: DnsConfig = DnsConfig()
     security_context: PodSecurityContext = PodSecurityContext()
     image_pull_secrets: tuple[LocalReference, ...] = ()
+    runtime_class_name: str = ""
 
 
 class ObjectMeta(Struct, omit_defaults=True, frozen=True):

@@ -14,7 +14,7 @@ _REFUSED: dict[type[Struct], str] = {
     manifest.Pod: "",
     manifest.ObjectMeta: "generateName",
     manifest.PodSpec: """activeDeadlineSeconds affinity ephemeralContainers hostnameOverride nodeName
-        nodeSelector os overhead readinessGates resourceClaims resources runtimeClassName schedulingGates
+        nodeSelector os overhead readinessGates resourceClaims resources schedulingGates
         setHostnameAsFQDN subdomain topologySpreadConstraints workloadRef""",
     manifest.Container: """envFrom lifecycle livenessProbe readinessProbe resizePolicy restartPolicy restartPolicyRules
         startupProbe terminationMessagePath terminationMessagePolicy volumeDevices""",

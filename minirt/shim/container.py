@@ -24,6 +24,7 @@ from minirt.linux import process
 from minirt.oci import executor, sync
 from minirt.oci.plan import Plan
 from minirt.shim import status as statuses
+from minirt.shim.foreign import Foreign
 from minirt.shim.logs import LogWriter
 from minirt.shim.loop import Loop, Timer
 from minirt.shim.status import Status
@@ -59,6 +60,7 @@ class Container:
         self._error: MinirtError | None = None
         self._starting = False
         self._ready = False
+        self.foreign: Foreign | None = None
 
     # --- birth
 
@@ -80,7 +82,8 @@ class Container:
 
     def _launch(self, theirs: tuple[int, int, int], ours: tuple[int, int, int]) -> None:
         try:
-            self._launched = executor.launch(self.plan, theirs)
+            launch = self.foreign.launch if self.foreign else executor.launch
+            self._launched = launch(self.plan, theirs)
         except (MinirtError, OSError):
             for fd in ours:
                 _close(fd)
@@ -96,7 +99,7 @@ class Container:
         self._launched.sync.setblocking(False)
         self._loop.watch(self._launched.sync.fileno(), self._on_sync)
         self._watch_oom()
-        if self._starting:
+        if self._starting and self._launched.pid:
             self._record_pid()
             self._open_gate()
 
@@ -140,8 +143,11 @@ class Container:
 
     def _at_gate(self) -> None:
         self._ready = True
-        if not self._starting:
+        if not self.status.pid:
             self._record_pid()
+            if self._starting:
+                self._open_gate()
+        if not self._starting:
             self._answer({"pid": self.status.pid, "warnings": self._warnings})
 
     def _record_pid(self) -> None:
@@ -168,8 +174,7 @@ class Container:
         """End of file: after the gate it means that execve has closed init's end, before it that init was killed."""
         self._close_sync()
         if self._pending and self._ready and not self._error:
-            assert self._launched
-            executor.note_last_step(self.plan.filter, self.plan.command, self._launched.pid)
+            self._note_last_step()
             warnings = tuple(self._warnings)
             self._update(structs.replace(self.status, state="running", started_at=time.time_ns(), warnings=warnings))
             if not self._error:
@@ -177,9 +182,14 @@ class Container:
 
     def _failed(self, error: MinirtError) -> None:
         """Keep the error for ``exited``, which comes at once: init leaves after its last word."""
-        if self._ready and self._launched:
-            executor.note_last_step(self.plan.filter, self.plan.command, self._launched.pid, error)
+        if self._ready:
+            self._note_last_step(error)
         self._error = error
+
+    def _note_last_step(self, error: MinirtError | None = None) -> None:
+        """Record what init did out of the journal's sight; another runtime's says nothing of it."""
+        if self._launched and not self.foreign:
+            executor.note_last_step(self.plan.filter, self.plan.command, self._launched.pid, error)
 
     # --- end
 
@@ -195,7 +205,7 @@ class Container:
 
     def signal(self, number: int) -> None:
         """Send a signal to init. Raises Conflict when it has ended."""
-        if not self._launched or self.ended:
+        if not self.pid or not self._launched or self.ended:
             raise Conflict(f"signal {self.id}", "it is not running", "see minirt ps -a")
         self._killed = self._killed or number == SIGKILL
         process.pidfd_send_signal(self._launched.pidfd, number)
@@ -204,7 +214,7 @@ class Container:
         """Ask it to end; after ``grace_s`` seconds kill everything in its cgroup."""
         if self.ended:
             return
-        if grace_s > 0 and number != SIGKILL:
+        if grace_s > 0 and number != SIGKILL and self.pid:
             if self._grace:
                 self._grace.cancel()
             else:  # who asks again hurries it, and does not ask it twice
@@ -216,13 +226,17 @@ class Container:
     def kill_all(self) -> None:
         """SIGKILL every process of the container."""
         self._killed = True
+        if self.foreign:
+            self.foreign.kill()
         if self.plan.cgroup:
             lifecycle.kill(self.plan.cgroup, wait=False)
-        elif self._launched and not self.ended:
+        elif self._launched and self.pid and not self.ended:
             process.pidfd_send_signal(self._launched.pidfd, SIGKILL)
 
     def exited(self, code: int) -> None:
         """Take init's exit: end what it left, drain its streams, write its status, answer who waits."""
+        if self.foreign and self.foreign.holds(code):
+            return
         self._on_sync()
         self._close_sync()
         if self._grace:
@@ -232,6 +246,8 @@ class Container:
         for output in self.outputs.values():
             output.finish()
         self._release()
+        if self.foreign and (warning := self.foreign.forget()):
+            self.status = structs.replace(self.status, warnings=(*self.status.warnings, warning))
         if self.status.state == "running" and not self._error:
             reason = "OOMKilled" if oom else "Completed" if code == 0 else "Error"
             self._update(self.status.exited(code, reason))

@@ -66,7 +66,8 @@ class Create(Request):
     """Bring a container to its gate. ``bundle`` holds config.json; without ``log_path`` output is not logged.
 
     With ``start`` it goes through at once, and the answer is Start's. ``cause`` is what the journal names as the
-    reason: the field of the user's YAML.
+    reason: the field of the user's YAML. ``runtime`` is the program of another OCI runtime that is to run it, "" for
+    none.
     """
 
     container: str
@@ -76,6 +77,7 @@ class Create(Request):
     log_path: str = ""
     start: bool = False
     cause: str = ""
+    runtime: str = ""
 
 
 class Start(Request):

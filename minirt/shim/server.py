@@ -17,14 +17,18 @@ from minirt.cgroups import tree
 from minirt.errors import Conflict, InvalidInput, MinirtError, NotFound, ShimError, StepFailed, Unsupported
 from minirt.linux import fds, prctl, sockets
 from minirt.namespaces.rootfs import MountOverlay
+from minirt.oci import foreign
 from minirt.oci import spec as specs
 from minirt.oci.compile import compile_spec
+from minirt.oci.foreign import Runtime
 from minirt.oci.hooks import Hooks
+from minirt.oci.spec import Spec
 from minirt.pod import sandbox
 from minirt.security import seccomp
 from minirt.shim import protocol
 from minirt.shim.client import short_address
 from minirt.shim.container import Container, Reply, exit_of
+from minirt.shim.foreign import Foreign, Programs
 from minirt.shim.loop import Loop
 from minirt.shim.protocol import Answer
 from minirt.shim.session import Session
@@ -65,6 +69,7 @@ class Shim:
         self._last_cap = last_cap
         self._tree = tree.find()
         self._loop = Loop(self._child_ended)
+        self._programs = Programs(self._loop)
         self._connections: set[Connection] = set()
         self._containers: dict[str, Container] = {}
         self._sessions: dict[str, Session] = {}
@@ -156,6 +161,9 @@ class Shim:
         if running:
             raise Conflict("end the shim", f"containers still run: {', '.join(running)}", "stop them first")
         self._cleanup = False
+        self._programs.when_idle(functools.partial(self._end, reply))
+
+    def _end(self, reply: Reply) -> None:
         reply({}, [])
         self._loop.stop()
 
@@ -186,9 +194,12 @@ class Shim:
             layers = request.overlay
             target = os.path.join(request.bundle, spec.root.path)
             overlay = MountOverlay(layers.lowers, layers.upper, layers.work, target, layers.mapped)
-        filter = seccomp.filter_of(spec.linux.seccomp)
-        plan = compile_spec(spec, request.bundle, overlay, self._tree, self._last_cap, filter)
-        container = Container(self._loop, request.container, plan, self._changed)
+        if request.runtime and overlay:
+            container = self._foreign(request, spec, overlay)
+        else:
+            filter = seccomp.filter_of(spec.linux.seccomp)
+            plan = compile_spec(spec, request.bundle, overlay, self._tree, self._last_cap, filter)
+            container = Container(self._loop, request.container, plan, self._changed)
         self._containers[request.container] = container
         with journal.because(request.cause):
             container.create(
@@ -198,6 +209,14 @@ class Shim:
                 start=request.start,
                 reply=reply,
             )
+
+    def _foreign(self, request: protocol.Create, spec: Spec, overlay: MountOverlay) -> Container:
+        """Return a container that another OCI runtime is to run."""
+        runtime = Runtime(request.runtime, request.container, os.path.join(request.bundle, "runtime"))
+        plan = foreign.plan_of(spec, self._tree)
+        container = Container(self._loop, request.container, plan, self._changed)
+        container.foreign = Foreign(self._programs, runtime, spec, overlay, self._tree, container.exited)
+        return container
 
     def _on_start(self, connection: Connection, request: protocol.Start, reply: Reply, _: list[int]) -> None:
         self._find(request.container).start(reply)
@@ -248,7 +267,7 @@ class Shim:
             raise Conflict(f"delete {container.id}", f"it is {container.status.state}", "stop it first, or use --force")
         self._containers.pop(request.container, None)
         self._sessions = {key: one for key, one in self._sessions.items() if one.container.id != request.container}
-        reply({}, [])
+        self._programs.when_idle(functools.partial(reply, {}, []))
 
     def _on_reopenlog(self, connection: Connection, request: protocol.ReopenLog, reply: Reply, _: list[int]) -> None:
         container = self._find(request.container)
@@ -267,7 +286,7 @@ class Shim:
             stdio = (received[0], received[1], received[2])
         else:
             raise InvalidInput("exec", f"it takes 3 descriptors and got {len(received)}")
-        session = Session(self._loop, request.session, container, request.process, self._last_cap)
+        session = Session(self._loop, request.session, container, request.process, self._last_cap, self._session_ended)
         session.start(stdio, reply)
         self._sessions[request.session] = session
 
@@ -281,17 +300,31 @@ class Shim:
 
     def _child_ended(self, pid: int, code: int) -> None:
         """Find whose process it was; one that has ended before had this pid long ago, and orphans are nobody's."""
+        if self._programs.ended(pid, code):
+            return
         for container in self._containers.values():
             if container.pid == pid and not container.ended:
                 container.exited(code)
                 return
         for session in self._sessions.values():
             if session.pid == pid and not session.exit:
-                if session.exited(code):
-                    del self._sessions[session.id]
+                self._session_ended(session, code)
                 return
         if pid == self._pause:
-            self._loop.stop()  # the kernel has killed all that was in its PID namespace, and nothing can enter it
+            self._end_with_pause()
+        self._programs.note(pid, code)
+
+    def _end_with_pause(self) -> None:
+        """End: the kernel has killed all that was in its PID namespace, and nothing can enter it."""
+        for container in self._containers.values():
+            if container.foreign:
+                container.foreign.kill()
+        self._programs.when_idle(self._loop.stop)
+
+    def _session_ended(self, session: Session, code: int) -> None:
+        """Forget a session whose exit has been told."""
+        if session.exited(code):
+            self._sessions.pop(session.id, None)
 
     def _changed(self, container: Container) -> None:
         event = Answer(event={"container": container.id, "state": container.status.state})

@@ -4,7 +4,9 @@ Its stdio are the caller's own pipes, or a terminal whose master the caller gets
 """
 
 import contextlib
+import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 from minirt import journal
@@ -22,12 +24,21 @@ from minirt.shim.loop import Loop
 class Session:
     """One exec'd process. ``started`` is replied to once execve has succeeded or failed; waiters when it ends."""
 
-    def __init__(self, loop: Loop, session_id: str, container: Container, spec: Process, last_cap: int) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        session_id: str,
+        container: Container,
+        spec: Process,
+        last_cap: int,
+        ended: Callable[["Session", int], object],
+    ) -> None:
         self.id = session_id
         self.container = container
         self.exit: dict[str, Any] | None = None
         self.waiters: list[Reply] = []
         self._loop = loop
+        self._ended = ended
         self._spec = spec
         self._inside = tuple(compile_process(spec, last_cap, console=False, filter=container.plan.filter))
         self._launched: executor.Launched | None = None
@@ -55,13 +66,19 @@ class Session:
         if cgroup and lifecycle.is_frozen(cgroup):
             raise Conflict(f"exec in {container.id}", "it is paused", "resume it first")
         self._started = started
-        plan = container.plan
-        host = joining.Host(container.pid, cgroup, plan.has_clocks, personality_of(plan), has_user=plan.has_user)
-        self._launched = joining.launch(host, self._spec, self._inside, stdio)
+        self._launched = self._launch(stdio)
         self._launched.sync.setblocking(False)
         with contextlib.suppress(BrokenPipeError):  # it has died: its exit is on the way, and tells why
             sync.send(self._launched.sync, {"type": "start"})  # nobody holds it back at its gate
         self._loop.watch(self._launched.sync.fileno(), self._on_sync)
+
+    def _launch(self, stdio: tuple[int, int, int]) -> executor.Launched:
+        container = self.container
+        if container.foreign:
+            return container.foreign.execute(self.id, self._spec, stdio, functools.partial(self._ended, self))
+        plan, cgroup = container.plan, container.plan.cgroup
+        host = joining.Host(container.pid, cgroup, plan.has_clocks, personality_of(plan), has_user=plan.has_user)
+        return joining.launch(host, self._spec, self._inside, stdio)
 
     def _on_sync(self) -> None:
         while self._launched and self._launched.sync.fileno() >= 0:
@@ -78,7 +95,7 @@ class Session:
         """End of file: after its way through the gate it means that execve has closed the other end."""
         self._close_sync()
         if self._at_gate and not self._error:
-            executor.note_last_step(self.container.plan.filter, self._spec.args[0], self.pid)
+            self._note_last_step()
             self._answer({"pid": self.pid})
 
     def _on_message(self, message: dict[str, Any], received: list[int]) -> None:
@@ -93,11 +110,15 @@ class Session:
         elif kind == "failed":
             self._error = sync.failure(message, self._spec.args[0])
             if self._at_gate:
-                executor.note_last_step(self.container.plan.filter, self._spec.args[0], self.pid, self._error)
+                self._note_last_step(self._error)
+
+    def _note_last_step(self, error: MinirtError | None = None) -> None:
+        if not self.container.foreign:
+            executor.note_last_step(self.container.plan.filter, self._spec.args[0], self.pid, error)
 
     def signal(self, number: int) -> None:
         """Send it a signal. Raises Conflict when it has ended."""
-        if self.exit or not self._launched:
+        if self.exit or not self._launched or not self.pid:
             raise Conflict(f"signal exec session {self.id}", "it has ended")
         process.pidfd_send_signal(self._launched.pidfd, number)
 
@@ -105,7 +126,7 @@ class Session:
         """Take its exit; return whether somebody has been told of it."""
         self._on_sync()
         self._close_sync()
-        if self._launched:
+        if self._launched and self._launched.pidfd >= 0:
             os.close(self._launched.pidfd)
         self.exit = {"exit_code": code}
         is_told = bool(self._started or self.waiters)

@@ -50,10 +50,11 @@ class Runtime:
 
 
 class Pods:
-    """Makes sandboxes and containers for one test, and removes them after it."""
+    """Makes sandboxes and containers for one test, and removes them after it. ``handler`` is the runtime handler."""
 
-    def __init__(self, runtime: Runtime, logs: Path) -> None:
+    def __init__(self, runtime: Runtime, logs: Path, handler: str = "") -> None:
         self.runtime = runtime
+        self.handler = handler
         self.logs = logs
         self.made: list[str] = []
         self.configs: dict[str, cri.PodSandboxConfig] = {}
@@ -70,7 +71,8 @@ class Pods:
     def run(self, config: cri.PodSandboxConfig | None = None, **fields: Any) -> str:
         """Make a sandbox, and return its id."""
         config = config or self.config(**fields)
-        made = self.runtime.RunPodSandbox(cri.RunPodSandboxRequest(config=config)).pod_sandbox_id
+        request = cri.RunPodSandboxRequest(config=config, runtime_handler=self.handler)
+        made = self.runtime.RunPodSandbox(request).pod_sandbox_id
         self.made.append(made)
         self.configs[made] = config
         return str(made)

@@ -135,3 +135,12 @@ def test_limits_are_refused_where_they_cannot_be_kept_or_warned_of(pods: Pods) -
     done = pods.run(pod, "--best-effort-limits")
     assert (done.returncode, done.stdout) == (0, "main | ran\n")
     assert "warning: cannot limit memory of web/main to 64Mi" in done.stderr
+
+
+@pytest.mark.needs("runc")
+def test_a_runtime_class_is_a_handlers_name(pods: Pods) -> None:
+    pod = manifest(container("main", "hostname"))
+    pod["spec"]["runtimeClassName"] = "runc"
+    assert pods.said(pod) == {"main": ["web"]}
+    pod["spec"]["runtimeClassName"] = "kata"
+    assert "there are minirt" in pods.run(pod).stderr

@@ -233,3 +233,15 @@ def test_a_container_of_its_own_has_all_its_signals(minirt: Minirt, busybox: str
     with minirt.start(*command, preexec_fn=numb) as client:
         found = client.communicate(timeout=20)[0].split()
     assert set(found[1::2]) == {"0" * 16}
+
+
+@pytest.mark.needs("runc")
+def test_another_runtime_runs_it(minirt: Minirt, busybox: str) -> None:
+    done = minirt(*RUN, "--runtime", "runc", "-i", busybox, "sh", "-c", "cat; exit 3", stdin="through\n")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "through\n", "")
+    minirt.output("run", *ALONE, "--runtime", "runc", "--trace", "--name", "traced", busybox, "true")
+    assert "execve(runc create)" in minirt.output("explain", "container", "traced")
+    minirt.output("rm", "traced")
+    missing = minirt(*RUN, "--runtime", "runc", busybox, "no-such-program")
+    assert (missing.returncode, "runc says" in missing.stderr) == (127, True)
+    assert "there are minirt" in minirt(*RUN, "--runtime", "kata", busybox, "true").stderr
