@@ -5,6 +5,7 @@ Source: moby's oci/defaults.go and containerd's pkg/cri/opts for the values; doc
 
 import os
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from msgspec import structs
@@ -12,7 +13,7 @@ from msgspec import structs
 from minirt import paths
 from minirt.cgroups.devices import ALLOW_ALL
 from minirt.cgroups.resources import DeviceRule
-from minirt.engine import inits
+from minirt.engine import imagevolumes, inits
 from minirt.engine.devices import DEFAULT_RULES
 from minirt.engine.records import ContainerConfig, SandboxConfig, SandboxRecord, Security, Volume
 from minirt.engine.users import Identity
@@ -56,11 +57,12 @@ def compile_container(
     identity: Identity,
     held: frozenset[str],
     devices: tuple[Device, ...] = (),
+    volumes: imagevolumes.Layers = MappingProxyType({}),
 ) -> Spec:
     """Return the spec of a container of a sandbox.
 
     ``identity`` is who it runs as; ``held`` are the capabilities that can be given; ``devices`` the host's, for a
-    privileged container.
+    privileged container; ``volumes`` the layers of images that it mounts.
 
     Raises:
         InvalidInput: nothing to execute, or capabilities that make no sense.
@@ -94,7 +96,7 @@ def compile_container(
         process=process,
         root=Root("rootfs", readonly=security.readonly_rootfs),
         hostname=sandbox.config.hostname,
-        mounts=mounts(config, sandbox),
+        mounts=mounts(config, sandbox, volumes),
         linux=Linux(
             namespaces=namespaces(sandbox, config),
             cgroups_path=f"{sandbox.config.cgroup}/{container_id}",
@@ -196,7 +198,9 @@ def shared_kinds(network: str, sandbox: SandboxRecord) -> tuple[str, ...]:
     return (*kinds, "ipc") if sandbox.config.ipc != "host" else kinds
 
 
-def mounts(config: ContainerConfig, sandbox: SandboxRecord) -> tuple[Mount, ...]:
+def mounts(
+    config: ContainerConfig, sandbox: SandboxRecord, images: imagevolumes.Layers = MappingProxyType({})
+) -> tuple[Mount, ...]:
     """Return what is mounted: the kernel's file systems, the pod's files, then the user's volumes, parents first."""
     directory = paths.sandbox_dir(sandbox.id)
     access = "rw" if config.security.privileged else "ro"
@@ -214,6 +218,7 @@ def mounts(config: ContainerConfig, sandbox: SandboxRecord) -> tuple[Mount, ...]
         Mount("/dev/shm", "bind", shm, ("rbind", *quiet)),
     ]
     taken = {os.path.normpath(volume.destination) for volume in config.volumes}
+    taken |= {os.path.normpath(one.destination) for one in config.images}
     taken |= {one.destination for one in config.tmpfs}
     for name in SHARED_FILES:
         if f"/etc/{name}" not in taken:
@@ -222,6 +227,7 @@ def mounts(config: ContainerConfig, sandbox: SandboxRecord) -> tuple[Mount, ...]
     if config.init:
         found.append(Mount(inits.PLACE, "bind", config.init, ("bind", "ro")))
     own = [_volume(volume, sandbox.config) for volume in config.volumes]
+    own += imagevolumes.mounts(config, images, mapped=bool(sandbox.config.uid_map))
     own += [Mount(one.destination, "tmpfs", "tmpfs", one.options) for one in config.tmpfs]
     return (*found, *sorted(own, key=_depth))
 

@@ -17,7 +17,7 @@ from msgspec import structs
 from minirt import paths
 from minirt.cgroups import lifecycle
 from minirt.cgroups import tree as cgroup_tree
-from minirt.engine import idranges, leftovers, shims, signals, store, users
+from minirt.engine import idranges, imagevolumes, leftovers, shims, signals, store, users
 from minirt.engine.compile import compile_container
 from minirt.engine.devices import host_devices
 from minirt.engine.records import ContainerConfig, ContainerRecord, SandboxRecord
@@ -67,11 +67,15 @@ def create(sandbox: SandboxRecord, config: ContainerConfig, image: Image, contai
     with raised_as_step(f"create container {config.name}"), contextlib.ExitStack() as undo:
         store.create(record)
         undo.callback(leftovers.forget_container, record)
-        overlay = Snapshots(paths.data_root()).prepare(container_id, image)
+        found = imagevolumes.find(config) if config.images else {}
+        snapshots = Snapshots(paths.data_root())
+        overlay = snapshots.prepare(container_id, image, tuple(found.values()))
+        layers = {name: snapshots.volume(container_id, one) for name, one in found.items()}
+        imagevolumes.check(config, layers)
         if sandbox.config.uid_map:
             idranges.give(overlay, sandbox.config)
         (directory / "rootfs").mkdir(mode=0o711)
-        spec = spec_of(config, container_id, sandbox, image, overlay)
+        spec = spec_of(config, container_id, sandbox, image, overlay, layers)
         seccomp.filter_of(spec.linux.seccomp)
         record = structs.replace(record, user=spec.process.user)
         store.save(record)
@@ -80,8 +84,15 @@ def create(sandbox: SandboxRecord, config: ContainerConfig, image: Image, contai
     return record
 
 
-def spec_of(config: ContainerConfig, container_id: str, sandbox: SandboxRecord, image: Image, overlay: Overlay) -> Spec:
-    """Return the OCI spec of a container that is to be; nothing is touched."""
+def spec_of(
+    config: ContainerConfig,
+    container_id: str,
+    sandbox: SandboxRecord,
+    image: Image,
+    overlay: Overlay,
+    volumes: imagevolumes.Layers,
+) -> Spec:
+    """Return the OCI spec of a container that is to be; nothing is touched. ``volumes`` are the images it mounts."""
     security = config.security
     identity = users.resolve(
         security.user or image.config.user, overlay.lowers, security.groups, image_groups=security.image_groups
@@ -89,7 +100,7 @@ def spec_of(config: ContainerConfig, container_id: str, sandbox: SandboxRecord, 
     idranges.check_in(sandbox.config.uid_map, [identity.uid], "user")
     idranges.check_in(sandbox.config.gid_map, [identity.gid, *identity.groups], "group")
     devices = host_devices() if security.privileged else ()
-    return compile_container(config, container_id, sandbox, image.config, identity, held_here(), devices)
+    return compile_container(config, container_id, sandbox, image.config, identity, held_here(), devices, volumes)
 
 
 def start(record: ContainerRecord) -> dict[str, object]:

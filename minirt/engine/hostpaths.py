@@ -1,10 +1,10 @@
-"""A pod's mounts of host paths: the CRI's messages and the engine's volumes, each turned into the other."""
+"""A pod's mounts, of host paths and of images: the CRI's messages and the engine's records, turned into each other."""
 
 import os
 
 from minirt.crimessages import api_pb2 as cri
 from minirt.engine.confinement import refuse
-from minirt.engine.records import Propagation, Volume
+from minirt.engine.records import ImageVolume, Propagation, Volume
 from minirt.errors import InvalidInput
 
 KINDS = cri.MountPropagation
@@ -23,9 +23,8 @@ def volume(mount: cri.Mount, users: cri.UserNamespace) -> Volume:
 
     Raises:
         InvalidInput: nothing is there, or recursively read-only with what forbids it.
-        Unsupported: an image, ids mapped otherwise.
+        Unsupported: ids mapped otherwise.
     """
-    refuse(mount.HasField("image") and bool(mount.image.image), "an image volume")
     is_mapped = bool(mount.uidMappings or mount.gidMappings)
     is_pods = (list(mount.uidMappings), list(mount.gidMappings)) == (list(users.uids), list(users.gids))
     refuse(is_mapped and not is_pods, "a mount with ids mapped otherwise than the pod's")
@@ -51,4 +50,24 @@ def message(volume: Volume) -> cri.Mount:
         readonly=volume.readonly,
         recursive_read_only=volume.recursive,
         propagation=ASKED_FOR[volume.propagation],
+    )
+
+
+def image_volume(mount: cri.Mount) -> ImageVolume:
+    """Return what a mount of an image asks for. Raises InvalidInput: it has no place, or a host_path as well."""
+    what = f"mount the image {mount.image.image}"
+    if not mount.container_path:
+        raise InvalidInput(what, "it has no container_path", "say where")
+    if mount.host_path:
+        raise InvalidInput(what, f"it has a host_path, {mount.host_path}, as well", "name one of the two")
+    return ImageVolume(mount.image.image, mount.container_path, mount.image_sub_path)
+
+
+def image_message(volume: ImageVolume) -> cri.Mount:
+    """Return a volume as it was asked for."""
+    return cri.Mount(
+        container_path=volume.destination,
+        readonly=True,
+        image=cri.ImageSpec(image=volume.image),
+        image_sub_path=volume.sub_path,
     )

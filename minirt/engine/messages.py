@@ -147,7 +147,12 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
         args=tuple(config.args),
         env=tuple((pair.key, pair.value) for pair in config.envs),
         cwd=config.working_dir,
-        volumes=tuple(hostpaths.volume(one, context.namespace_options.userns_options) for one in config.mounts),
+        volumes=tuple(
+            hostpaths.volume(one, context.namespace_options.userns_options)
+            for one in config.mounts
+            if not one.image.image
+        ),
+        images=tuple(hostpaths.image_volume(one) for one in config.mounts if one.image.image),
         devices=nodes,
         security=security(context),
         resources=structs.replace(resources(limits), devices=rules),
@@ -284,7 +289,7 @@ def container_status(record: ContainerRecord, status: Status) -> cri.ContainerSt
         message=status.message or "\n".join(status.warnings),
         labels=config.labels,
         annotations=config.annotations,
-        mounts=[hostpaths.message(volume) for volume in config.volumes],
+        mounts=[*map(hostpaths.message, config.volumes), *map(hostpaths.image_message, config.images)],
         log_path=record.log_path,
         resources=cri.ContainerResources(linux=limits_message(config)),
         user=_user(record),

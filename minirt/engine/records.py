@@ -83,6 +83,14 @@ class Volume(Struct, frozen=True, omit_defaults=True):
     recursive: bool = False
 
 
+class ImageVolume(Struct, frozen=True, omit_defaults=True):
+    """An image, or what it has at ``sub_path``, shown read-only. ``image`` is its name or id as asked for."""
+
+    image: str
+    destination: str
+    sub_path: str = ""
+
+
 class Tmpfs(Struct, frozen=True):
     """A tmpfs of the container's own, with mount options."""
 
@@ -123,6 +131,7 @@ class ContainerConfig(Struct, frozen=True, omit_defaults=True):
     env: tuple[tuple[str, str], ...] = ()
     cwd: str = ""
     volumes: tuple[Volume, ...] = ()
+    images: tuple[ImageVolume, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
     init: str = ""
     devices: tuple[Device, ...] = ()
