@@ -243,8 +243,8 @@ def _depth(mount: Mount) -> int:
 
 def _volume(volume: Volume, config: SandboxConfig) -> Mount:
     """Return a volume's mount. In a user namespace its files belong to the same users as on disk, as in Kubernetes:
-    what the container's root writes is root's."""
+    what the container's root writes is root's. It may have maps of its own."""
     access = ("rro",) if volume.recursive else ("ro",) if volume.readonly else ()
     options = ("rbind", f"r{volume.propagation}", *access)
-    uids, gids = _mappings(config.uid_map), _mappings(config.gid_map)
+    uids, gids = _mappings(volume.uid_map or config.uid_map), _mappings(volume.gid_map or config.gid_map)
     return Mount(volume.destination, "bind", volume.source, options, uids, gids)

@@ -147,11 +147,7 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
         args=tuple(config.args),
         env=tuple((pair.key, pair.value) for pair in config.envs),
         cwd=config.working_dir,
-        volumes=tuple(
-            hostpaths.volume(one, context.namespace_options.userns_options)
-            for one in config.mounts
-            if not one.image.image
-        ),
+        volumes=tuple(hostpaths.volume(one) for one in config.mounts if not one.image.image),
         images=tuple(hostpaths.image_volume(one) for one in config.mounts if one.image.image),
         devices=nodes,
         security=security(context),

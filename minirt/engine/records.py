@@ -74,21 +74,30 @@ class SandboxConfig(Struct, frozen=True, omit_defaults=True):
 
 
 class Volume(Struct, frozen=True, omit_defaults=True):
-    """A file or directory of the host, shown in the container. ``recursive``: read-only with all mounts below it."""
+    """A file or directory of the host, shown in the container. ``recursive``: read-only with all mounts below it.
+
+    ``uid_map`` and ``gid_map``: which ids those on disk are shown as; empty for the user namespace's, if there is one.
+    """
 
     source: str
     destination: str
     readonly: bool = False
     propagation: Propagation = "private"
     recursive: bool = False
+    uid_map: Map = ()
+    gid_map: Map = ()
 
 
 class ImageVolume(Struct, frozen=True, omit_defaults=True):
-    """An image, or what it has at ``sub_path``, shown read-only. ``image`` is its name or id as asked for."""
+    """An image, or what it has at ``sub_path``, shown read-only. ``image`` is its name or id as asked for.
+
+    ``user_image`` is what a kubelet was asked for.
+    """
 
     image: str
     destination: str
     sub_path: str = ""
+    user_image: str = ""
 
 
 class Tmpfs(Struct, frozen=True):

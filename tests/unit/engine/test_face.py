@@ -92,11 +92,12 @@ def test_selinux_options_are_refused(context: cri.LinuxContainerSecurityContext)
 @pytest.mark.parametrize(
     "mount",
     [
-        cri.Mount(container_path="/x", image=cri.ImageSpec(image="busybox")),
+        cri.Mount(image=cri.ImageSpec(image="busybox")),
+        cri.Mount(container_path="/x", host_path="/tmp", image=cri.ImageSpec(image="busybox")),
         cri.Mount(container_path="/x", host_path="/tmp", uidMappings=[cri.IDMapping(length=1)]),
     ],
 )
-def test_mounts_that_are_not_offered_are_refused(mount: cri.Mount, tmp_path: Path) -> None:
+def test_mounts_that_make_no_sense_are_refused(mount: cri.Mount, tmp_path: Path) -> None:
     config = cri.ContainerConfig(metadata=cri.ContainerMetadata(name="x"), mounts=[mount])
-    with pytest.raises(Unsupported):
+    with pytest.raises(InvalidInput):
         messages.container_config(config, str(tmp_path))
