@@ -22,6 +22,7 @@ from minirt.images.image import ImageConfig
 from minirt.namespaces.idmap import Map
 from minirt.oci import VERSION
 from minirt.oci.compile import DEFAULT_PATH
+from minirt.oci.hooks import Hooks
 from minirt.oci.spec import Capabilities, Device, IdMapping, Linux, Mount, Namespace, Process, Root, Spec, User
 from minirt.pod.sandbox import pin_path
 from minirt.security.capabilities import capability_sets
@@ -110,6 +111,7 @@ def compile_container(
             gid_mappings=_mappings(sandbox.config.gid_map),
         ),
         annotations=config.annotations,
+        hooks=Hooks(create_container=config.hooks),
     )
 
 
@@ -219,6 +221,7 @@ def mounts(
     ]
     taken = {os.path.normpath(volume.destination) for volume in config.volumes}
     taken |= {os.path.normpath(one.destination) for one in config.images}
+    taken |= {one.destination for one in config.mounts}
     taken |= {one.destination for one in config.tmpfs}
     for name in SHARED_FILES:
         if f"/etc/{name}" not in taken:
@@ -228,6 +231,7 @@ def mounts(
         found.append(Mount(inits.PLACE, "bind", config.init, ("bind", "ro")))
     own = [_volume(volume, sandbox.config) for volume in config.volumes]
     own += imagevolumes.mounts(config, images, mapped=bool(sandbox.config.uid_map))
+    own += config.mounts
     own += [Mount(one.destination, "tmpfs", "tmpfs", one.options) for one in config.tmpfs]
     return (*found, *sorted(own, key=_depth))
 

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from minirt.cgroups.resources import Cpu, DeviceRule, HugepageLimit, Memory, Resources
 from minirt.crimessages import api_pb2 as cri
-from minirt.engine import hostpaths, idmessages
+from minirt.engine import cdi, hostpaths, idmessages
 from minirt.engine.confinement import PROFILES, refuse, refuse_selinux, seccomp_of, security
 from minirt.engine.devices import devices_at, rules_for
 from minirt.engine.records import (
@@ -131,15 +131,15 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
 
     Raises:
         InvalidInput: a group without a user; a seccomp profile that is missing or wrong.
+        NotFound: a CDI device.
         Unsupported: something this version does not do; it is named.
     """
     if not config.metadata.name:
         raise InvalidInput("make a container", "its configuration does not name it", "give it metadata")
     context = config.linux.security_context
-    refuse(bool(config.CDI_devices), "CDI devices")
     limits = config.linux.resources
     nodes, rules = _devices(config.devices)
-    return ContainerConfig(
+    found = ContainerConfig(
         name=config.metadata.name,
         image=config.image.user_specified_image or config.image.image,
         attempt=config.metadata.attempt,
@@ -163,6 +163,8 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
         labels=dict(config.labels),
         annotations=dict(config.annotations),
     )
+    wanted = [*(one.name for one in config.CDI_devices), *cdi.annotated(found.annotations)]
+    return cdi.applied(found, wanted) if wanted else found
 
 
 def _signal_name(asked: cri.Signal.ValueType) -> str:

@@ -14,7 +14,8 @@ from msgspec import Struct, field
 from minirt.cgroups.resources import Resources
 from minirt.namespaces.idmap import Map
 from minirt.network.directories import Directories
-from minirt.oci.spec import Device, Rlimit, User
+from minirt.oci.hooks import Hook
+from minirt.oci.spec import Device, Mount, Rlimit, User
 from minirt.security.conditional import Choice
 
 CRI = "cri"
@@ -129,6 +130,7 @@ class ContainerConfig(Struct, frozen=True, omit_defaults=True):
     """A container as asked for. ``command`` replaces the image's entrypoint, ``args`` its arguments.
 
     ``init`` is a program of the host's that is to be PID 1 and run the command ("": the command is PID 1).
+    ``mounts`` and ``hooks`` (at createContainer) are what its devices need, as the OCI spec has them.
     ``pid`` None: as its sandbox says; ``pid_of``: it joins the PID namespace of the container of that id.
     """
 
@@ -141,6 +143,8 @@ class ContainerConfig(Struct, frozen=True, omit_defaults=True):
     cwd: str = ""
     volumes: tuple[Volume, ...] = ()
     images: tuple[ImageVolume, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    hooks: tuple[Hook, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
     init: str = ""
     devices: tuple[Device, ...] = ()
