@@ -72,7 +72,7 @@ def test_two_files_of_one_directory_conflict(directories: tuple[Path, Path]) -> 
     ("text", "said"),
     [
         ("{", "v.json: Input data was truncated"),
-        (document({"enw": []}), "unknown field `enw` - at `$.devices[...].containerEdits`"),
+        (document({"enw": []}), "unknown field `enw` - at `$.devices[0].containerEdits`"),
         (document({}, cdiVersion="2.0.0"), "its cdiVersion 2.0.0 is none of"),
         (document({}, kind="gpu"), "is not VENDOR/CLASS"),
         (document({}, kind="vendor.com/nic"), "no file in"),
