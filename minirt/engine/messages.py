@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from minirt.cgroups.limits import DEFAULT_PERIOD_US
 from minirt.cgroups.resources import Cpu, DeviceRule, HugepageLimit, Memory, Resources
 from minirt.crimessages import api_pb2 as cri
 from minirt.engine import cdi, hostpaths, idmessages
@@ -78,7 +79,7 @@ def sandbox_config(config: cri.PodSandboxConfig, owner: str, *, trace: bool = Fa
         pid=_sandbox_mode(options.pid),
         ipc=_sandbox_mode(options.ipc),
         cgroup=linux.cgroup_parent,
-        resources=resources(linux.resources),
+        resources=pod_resources(linux.resources, linux.overhead),
         sysctls=dict(linux.sysctls),
         dns_servers=tuple(dns.servers),
         dns_searches=tuple(dns.searches),
@@ -202,6 +203,22 @@ def resources(limits: cri.LinuxContainerResources) -> Resources:
         ),
         unified=dict(limits.unified),
     )
+
+
+def pod_resources(limits: cri.LinuxContainerResources, overhead: cri.LinuxContainerResources) -> Resources:
+    """Return what a pod may use: its containers' limits, and what it takes to run them beside that.
+
+    What is not limited stays so, whatever the overhead.
+    """
+    found = cri.LinuxContainerResources()
+    found.CopyFrom(limits)
+    for name in ("cpu_shares", "memory_limit_in_bytes"):
+        if getattr(limits, name) > 0:
+            setattr(found, name, getattr(limits, name) + getattr(overhead, name))
+    if limits.cpu_quota > 0 and overhead.cpu_quota > 0:
+        period = limits.cpu_period or DEFAULT_PERIOD_US
+        found.cpu_quota += overhead.cpu_quota * period // (overhead.cpu_period or DEFAULT_PERIOD_US)
+    return resources(found)
 
 
 def sandbox_state(ready: bool) -> cri.PodSandboxState.ValueType:

@@ -38,6 +38,7 @@ class Port(Struct, frozen=True, omit_defaults=True):
 class SandboxConfig(Struct, frozen=True, omit_defaults=True):
     """A sandbox as asked for. ``owner`` is who lists it: ``cli``, ``cri``, or a kubelet's name.
 
+    ``own_limits`` false: its cgroup lies in one of the caller's, who limits that.
     ``dns_servers`` empty: the host's resolv.conf. ``cni``: where the network "cni" is found.
     ``single``: it ends with its one container (``minirt run``).
     ``uid_map`` and ``gid_map`` are those of its user namespace, empty for the host's; with ``auto_ids`` a free range is
@@ -55,6 +56,7 @@ class SandboxConfig(Struct, frozen=True, omit_defaults=True):
     ipc: Mode = "pod"
     cgroup: str = ""
     resources: Resources = Resources()
+    own_limits: bool = True
     sysctls: dict[str, str] = field(default_factory=dict)
     dns_servers: tuple[str, ...] = ()
     dns_searches: tuple[str, ...] = ()
