@@ -29,6 +29,7 @@ from minirt.oci.spec import Spec
 from minirt.oci.userns import lines
 from minirt.security import seccomp
 from minirt.security.capabilities import held_here
+from minirt.security.labels import DEFAULT_PROFILE
 from minirt.shim import protocol
 from minirt.shim import status as statuses
 from minirt.shim.client import ShimClient
@@ -46,7 +47,7 @@ def create(sandbox: SandboxRecord, config: ContainerConfig, image: Image, contai
         Conflict: the sandbox is not ready.
         InvalidInput: a user the image does not know, nothing to execute, capabilities or a seccomp profile that make
             no sense.
-        Unsupported: a seccomp profile that cannot be compiled.
+        Unsupported: a seccomp profile that cannot be compiled; no program to load minirt's AppArmor profile.
     """
     if sandbox.state != "ready":
         raise Conflict(f"create {config.name}", f"sandbox {sandbox.id} is {sandbox.state}", "make a new sandbox")
@@ -77,11 +78,21 @@ def create(sandbox: SandboxRecord, config: ContainerConfig, image: Image, contai
         (directory / "rootfs").mkdir(mode=0o711)
         spec = spec_of(config, container_id, sandbox, image, overlay, layers)
         seccomp.filter_of(spec.linux.seccomp)
+        if spec.process.apparmor_profile == DEFAULT_PROFILE:
+            _load_apparmor()
         record = structs.replace(record, user=spec.process.user)
         store.save(record)
         specs.save(spec, directory / "config.json")
         undo.pop_all()
     return record
+
+
+def _load_apparmor() -> None:
+    """Load minirt's own AppArmor profile, where the kernel has AppArmor; that it has not is told at the start."""
+    from minirt.security import apparmor, labels
+
+    if labels.has_apparmor():
+        apparmor.load()
 
 
 def spec_of(
