@@ -95,6 +95,11 @@ def secrets_dir() -> "Path":
     return _path(os.environ.get("MINIRT_SECRETS", "/etc/minirt/secrets"))
 
 
+def cdi_dirs() -> "list[Path]":
+    """Return where CDI's files are, what counts more last; MINIRT_CDI names others, between colons."""
+    return [_path(text) for text in os.environ.get("MINIRT_CDI", "/etc/cdi:/var/run/cdi").split(":") if text]
+
+
 def volumes_dir(pod_uid: str) -> "Path":
     """Return the directory of one pod's emptyDir volumes."""
     return data_root() / "volumes" / checked_id(pod_uid)

@@ -103,13 +103,18 @@ def make_sources(volumes: tuple["Volume", ...]) -> None:
             raise StepFailed.from_os_error(f"make the volume {volume.source}", error) from error
 
 
+def is_vendors(text: str) -> bool:
+    """Say whether a device is one of a vendor's (CDI), as podman and docker tell."""
+    return "=" in text and not text.startswith("/")
+
+
 def devices(texts: tuple[str, ...]) -> tuple[tuple["Device", ...], tuple["DeviceRule", ...]]:
     """Return the nodes of HOST[:CONTAINER][:rwm], and the rules that let them be used."""
     from minirt.engine.devices import devices_at, rules_for
 
     nodes: list[Device] = []
     rules: list[DeviceRule] = []
-    for text in texts:
+    for text in filter(lambda text: not is_vendors(text), texts):
         host, *rest = text.split(":")
         access = rest.pop() if rest and re.fullmatch("[rwm]{1,3}", rest[-1]) else "rwm"
         place = rest.pop() if rest and rest[0] else host

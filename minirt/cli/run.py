@@ -47,7 +47,9 @@ if TYPE_CHECKING:
 @click.option("--privileged", is_flag=True, help="Every capability and device, nothing masked.")
 @click.option("--cap-add", multiple=True, help="Add a capability.")
 @click.option("--cap-drop", multiple=True, help="Drop a capability.")
-@click.option("--device", multiple=True, metavar="HOST[:PATH][:rwm]", help="Give it a device of the host.")
+@click.option(
+    "--device", multiple=True, metavar="HOST[:PATH][:rwm]", help="Give it a device; or VENDOR/CLASS=NAME (CDI)."
+)
 @click.option("--device-cgroup-rule", multiple=True, metavar="RULE", help="Let it use devices: 'c 10:* rw'.")
 @click.option("--security-opt", multiple=True, metavar="OPTION", help="seccomp=FILE|unconfined, apparmor=PROFILE, ….")
 @click.option("--tmpfs", multiple=True, metavar="PATH[:OPTIONS]", help="Mount a tmpfs: /run:size=64m,mode=1777,exec.")
@@ -203,6 +205,7 @@ def configure(
     volumes, tmpfs = flags.volumes(options["volume"]), confinement.tmpfs(options["tmpfs"])
     flags.check_places([*(one.destination for one in volumes), *(one.destination for one in tmpfs)])
     nodes, rules = flags.devices(options["device"])
+    vendors = [text for text in options["device"] if flags.is_vendors(text)]
     config = ContainerConfig(
         name=name,
         image=image,
@@ -236,6 +239,10 @@ def configure(
         labels=flags.labels(options["label"]),
         remove_after_exit=options["remove"],
     )
+    if vendors:
+        from minirt.engine import cdi
+
+        config = cdi.applied(config, vendors)
     return sandbox, config
 
 

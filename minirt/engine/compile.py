@@ -5,6 +5,7 @@ Source: moby's oci/defaults.go and containerd's pkg/cri/opts for the values; doc
 
 import os
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from msgspec import structs
@@ -12,7 +13,7 @@ from msgspec import structs
 from minirt import paths
 from minirt.cgroups.devices import ALLOW_ALL
 from minirt.cgroups.resources import DeviceRule
-from minirt.engine import inits
+from minirt.engine import imagevolumes, inits
 from minirt.engine.devices import DEFAULT_RULES
 from minirt.engine.records import ContainerConfig, SandboxConfig, SandboxRecord, Security, Volume
 from minirt.engine.users import Identity
@@ -21,6 +22,7 @@ from minirt.images.image import ImageConfig
 from minirt.namespaces.idmap import Map
 from minirt.oci import VERSION
 from minirt.oci.compile import DEFAULT_PATH
+from minirt.oci.hooks import Hooks
 from minirt.oci.spec import Capabilities, Device, IdMapping, Linux, Mount, Namespace, Process, Root, Spec, User
 from minirt.pod.sandbox import pin_path
 from minirt.security.capabilities import capability_sets
@@ -56,11 +58,12 @@ def compile_container(
     identity: Identity,
     held: frozenset[str],
     devices: tuple[Device, ...] = (),
+    volumes: imagevolumes.Layers = MappingProxyType({}),
 ) -> Spec:
     """Return the spec of a container of a sandbox.
 
     ``identity`` is who it runs as; ``held`` are the capabilities that can be given; ``devices`` the host's, for a
-    privileged container.
+    privileged container; ``volumes`` the layers of images that it mounts.
 
     Raises:
         InvalidInput: nothing to execute, or capabilities that make no sense.
@@ -94,7 +97,7 @@ def compile_container(
         process=process,
         root=Root("rootfs", readonly=security.readonly_rootfs),
         hostname=sandbox.config.hostname,
-        mounts=mounts(config, sandbox),
+        mounts=mounts(config, sandbox, volumes),
         linux=Linux(
             namespaces=namespaces(sandbox, config),
             cgroups_path=f"{sandbox.config.cgroup}/{container_id}",
@@ -108,6 +111,7 @@ def compile_container(
             gid_mappings=_mappings(sandbox.config.gid_map),
         ),
         annotations=config.annotations,
+        hooks=Hooks(create_container=config.hooks),
     )
 
 
@@ -196,7 +200,9 @@ def shared_kinds(network: str, sandbox: SandboxRecord) -> tuple[str, ...]:
     return (*kinds, "ipc") if sandbox.config.ipc != "host" else kinds
 
 
-def mounts(config: ContainerConfig, sandbox: SandboxRecord) -> tuple[Mount, ...]:
+def mounts(
+    config: ContainerConfig, sandbox: SandboxRecord, images: imagevolumes.Layers = MappingProxyType({})
+) -> tuple[Mount, ...]:
     """Return what is mounted: the kernel's file systems, the pod's files, then the user's volumes, parents first."""
     directory = paths.sandbox_dir(sandbox.id)
     access = "rw" if config.security.privileged else "ro"
@@ -214,6 +220,8 @@ def mounts(config: ContainerConfig, sandbox: SandboxRecord) -> tuple[Mount, ...]
         Mount("/dev/shm", "bind", shm, ("rbind", *quiet)),
     ]
     taken = {os.path.normpath(volume.destination) for volume in config.volumes}
+    taken |= {os.path.normpath(one.destination) for one in config.images}
+    taken |= {one.destination for one in config.mounts}
     taken |= {one.destination for one in config.tmpfs}
     for name in SHARED_FILES:
         if f"/etc/{name}" not in taken:
@@ -222,6 +230,8 @@ def mounts(config: ContainerConfig, sandbox: SandboxRecord) -> tuple[Mount, ...]
     if config.init:
         found.append(Mount(inits.PLACE, "bind", config.init, ("bind", "ro")))
     own = [_volume(volume, sandbox.config) for volume in config.volumes]
+    own += imagevolumes.mounts(config, images, mapped=bool(sandbox.config.uid_map))
+    own += config.mounts
     own += [Mount(one.destination, "tmpfs", "tmpfs", one.options) for one in config.tmpfs]
     return (*found, *sorted(own, key=_depth))
 
@@ -237,8 +247,8 @@ def _depth(mount: Mount) -> int:
 
 def _volume(volume: Volume, config: SandboxConfig) -> Mount:
     """Return a volume's mount. In a user namespace its files belong to the same users as on disk, as in Kubernetes:
-    what the container's root writes is root's."""
+    what the container's root writes is root's. It may have maps of its own."""
     access = ("rro",) if volume.recursive else ("ro",) if volume.readonly else ()
     options = ("rbind", f"r{volume.propagation}", *access)
-    uids, gids = _mappings(config.uid_map), _mappings(config.gid_map)
+    uids, gids = _mappings(volume.uid_map or config.uid_map), _mappings(volume.gid_map or config.gid_map)
     return Mount(volume.destination, "bind", volume.source, options, uids, gids)

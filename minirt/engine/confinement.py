@@ -10,7 +10,7 @@ from minirt.crimessages import api_pb2 as cri
 from minirt.engine.records import Security
 from minirt.errors import InvalidInput, Unsupported
 from minirt.security import conditional as profiles
-from minirt.security.labels import has_apparmor
+from minirt.security.labels import DEFAULT_PROFILE, has_apparmor
 
 PROFILES = cri.SecurityProfile.ProfileType
 LOCALHOST = "localhost/"
@@ -99,7 +99,7 @@ def apparmor(context: cri.LinuxContainerSecurityContext) -> str:
     """Return the AppArmor profile to run under, "" for none.
 
     Raises:
-        Unsupported: the default one, on a kernel with AppArmor: minirt has none; or any other on one without.
+        Unsupported: one that is named, on a kernel without AppArmor.
     """
     kind, name = _old_form(context.apparmor_profile, "apparmor_profile")
     if context.HasField("apparmor"):
@@ -107,8 +107,7 @@ def apparmor(context: cri.LinuxContainerSecurityContext) -> str:
     if kind == PROFILES.Unconfined or (kind == PROFILES.RuntimeDefault and not has_apparmor()):
         return ""
     if kind == PROFILES.RuntimeDefault:
-        why = "minirt loads no AppArmor profile of its own"
-        raise Unsupported("use AppArmor's RuntimeDefault", why, "load a profile, and name it with Localhost")
+        return DEFAULT_PROFILE
     if not has_apparmor():
         raise Unsupported(f"use the AppArmor profile {name}", "AppArmor is not enabled in this kernel", "leave it out")
     return name

@@ -17,7 +17,7 @@ from msgspec import structs
 from minirt import paths
 from minirt.cgroups import lifecycle
 from minirt.cgroups import tree as cgroup_tree
-from minirt.engine import handlers, idranges, leftovers, shims, signals, store, users
+from minirt.engine import handlers, idranges, imagevolumes, leftovers, shims, signals, store, users
 from minirt.engine.compile import compile_container
 from minirt.engine.devices import host_devices
 from minirt.engine.records import ContainerConfig, ContainerRecord, SandboxRecord
@@ -29,6 +29,7 @@ from minirt.oci.spec import Spec
 from minirt.oci.userns import lines
 from minirt.security import seccomp
 from minirt.security.capabilities import held_here
+from minirt.security.labels import DEFAULT_PROFILE
 from minirt.shim import protocol
 from minirt.shim import status as statuses
 from minirt.shim.client import ShimClient
@@ -46,7 +47,7 @@ def create(sandbox: SandboxRecord, config: ContainerConfig, image: Image, contai
         Conflict: the sandbox is not ready.
         InvalidInput: a user the image does not know, nothing to execute, capabilities or a seccomp profile that make
             no sense.
-        Unsupported: a seccomp profile that cannot be compiled.
+        Unsupported: a seccomp profile that cannot be compiled; no program to load minirt's AppArmor profile.
     """
     if sandbox.state != "ready":
         raise Conflict(f"create {config.name}", f"sandbox {sandbox.id} is {sandbox.state}", "make a new sandbox")
@@ -67,12 +68,18 @@ def create(sandbox: SandboxRecord, config: ContainerConfig, image: Image, contai
     with raised_as_step(f"create container {config.name}"), contextlib.ExitStack() as undo:
         store.create(record)
         undo.callback(leftovers.forget_container, record)
-        overlay = Snapshots(paths.data_root()).prepare(container_id, image)
+        found = imagevolumes.find(config) if config.images else {}
+        snapshots = Snapshots(paths.data_root())
+        overlay = snapshots.prepare(container_id, image, tuple(found.values()))
+        layers = {name: snapshots.volume(container_id, one) for name, one in found.items()}
+        imagevolumes.check(config, layers)
         if sandbox.config.uid_map:
             idranges.give(overlay, sandbox.config)
         (directory / "rootfs").mkdir(mode=0o711)
-        spec = spec_of(config, container_id, sandbox, image, overlay)
+        spec = spec_of(config, container_id, sandbox, image, overlay, layers)
         seccomp.filter_of(spec.linux.seccomp)
+        if spec.process.apparmor_profile == DEFAULT_PROFILE:
+            _load_apparmor()
         record = structs.replace(record, user=spec.process.user)
         store.save(record)
         specs.save(spec, directory / "config.json")
@@ -80,8 +87,23 @@ def create(sandbox: SandboxRecord, config: ContainerConfig, image: Image, contai
     return record
 
 
-def spec_of(config: ContainerConfig, container_id: str, sandbox: SandboxRecord, image: Image, overlay: Overlay) -> Spec:
-    """Return the OCI spec of a container that is to be; nothing is touched."""
+def _load_apparmor() -> None:
+    """Load minirt's own AppArmor profile, where the kernel has AppArmor; that it has not is told at the start."""
+    from minirt.security import apparmor, labels
+
+    if labels.has_apparmor():
+        apparmor.load()
+
+
+def spec_of(
+    config: ContainerConfig,
+    container_id: str,
+    sandbox: SandboxRecord,
+    image: Image,
+    overlay: Overlay,
+    volumes: imagevolumes.Layers,
+) -> Spec:
+    """Return the OCI spec of a container that is to be; nothing is touched. ``volumes`` are the images it mounts."""
     security = config.security
     identity = users.resolve(
         security.user or image.config.user, overlay.lowers, security.groups, image_groups=security.image_groups
@@ -89,7 +111,7 @@ def spec_of(config: ContainerConfig, container_id: str, sandbox: SandboxRecord, 
     idranges.check_in(sandbox.config.uid_map, [identity.uid], "user")
     idranges.check_in(sandbox.config.gid_map, [identity.gid, *identity.groups], "group")
     devices = host_devices() if security.privileged else ()
-    return compile_container(config, container_id, sandbox, image.config, identity, held_here(), devices)
+    return compile_container(config, container_id, sandbox, image.config, identity, held_here(), devices, volumes)
 
 
 def start(record: ContainerRecord) -> dict[str, object]:

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from minirt.cgroups import missing
 from minirt.cgroups import tree as cgroup_tree
+from minirt.cgroups.resources import Resources
 from minirt.crimessages import api_pb2 as cri
 from minirt.engine import capture, containers, handlers, inspection, messages, sandboxes, store, updating
 from minirt.engine.events import EventStream
@@ -67,6 +68,8 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
         config = messages.sandbox_config(request.config, self._owner, trace=self._trace)
         config = structs.replace(config, handler=request.runtime_handler)
         handlers.check_sandbox(config)
+        if self._owner == CRI and _is_callers(config.cgroup):
+            config = structs.replace(config, resources=Resources(), own_limits=False)
         if not self._best_effort:
             missing.check(config.resources, config.name)
         kept, _ = missing.without_missing(config.resources, config.name)
@@ -120,11 +123,7 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
         """Return a sandbox's cgroup. Other callers than our own kubelet may give several sandboxes one parent."""
         if self._owner != CRI:
             return _in_our_tree(parent)
-        if parent.endswith(".slice") and "/" not in parent:
-            from minirt.cgroups.systemd import slices
-
-            parent = "/".join(["", *slices(parent)])
-        parent = parent.rstrip("/")
+        parent = _as_path(parent)
         return f"{_in_our_tree(parent)}/{sandbox_id}" if parent else f"pod-{sandbox_id}"
 
     def _sandboxes(self) -> list[SandboxRecord]:
@@ -262,8 +261,20 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
     def UpdatePodSandboxResources(
         self, request: cri.UpdatePodSandboxResourcesRequest
     ) -> cri.UpdatePodSandboxResourcesResponse:
-        """Take note that a kubelet has changed a pod's cgroup: it is the parent of ours, and needs nothing here."""
-        store.sandbox_of(self._owner, request.pod_sandbox_id)
+        """Change the limits of a pod whose cgroup is ours to limit. Where it is the caller's, that has been done.
+
+        Raises:
+            ControllerMissing: a limit that this machine cannot keep.
+        """
+        record = store.sandbox_of(self._owner, request.pod_sandbox_id)
+        with store.locked(record.id):
+            record = store.sandbox(record.id)
+            if record.state == "ready" and record.config.own_limits:
+                asked = messages.pod_resources(request.resources, request.overhead)
+                wanted = updating.laid_over(asked, record.config.resources)
+                if not self._best_effort:
+                    missing.check(wanted, record.config.name)
+                updating.update_sandbox(record, missing.without_missing(wanted, record.config.name)[0])
         return cri.UpdatePodSandboxResourcesResponse()
 
     def ReopenContainerLog(self, request: cri.ReopenContainerLogRequest) -> cri.ReopenContainerLogResponse:
@@ -319,6 +330,25 @@ def _has_network(directories: Directories) -> bool:
     from minirt.network import cni
 
     return cni.find(directories) is not None
+
+
+def _as_path(parent: str) -> str:
+    """Return a cgroup parent as a path: systemd's slices are named by their last."""
+    if parent.endswith(".slice") and "/" not in parent:
+        from minirt.cgroups.systemd import slices
+
+        parent = "/".join(["", *slices(parent)])
+    return parent.rstrip("/")
+
+
+def _is_callers(parent: str) -> bool:
+    """Say whether a sandbox's cgroup parent is there, and not ours: a kubelet has made it, and limits it.
+
+    What such a caller tells of the pod's resources is for runtimes of virtual machines: it is the sum of the limits
+    that there are, also where another container has none.
+    """
+    path = _in_our_tree(_as_path(parent))
+    return path.startswith("/") and os.path.isdir(cgroup_tree.find().at(path))
 
 
 def _in_our_tree(cgroup: str) -> str:

@@ -11,6 +11,7 @@ import subprocess
 import msgspec
 from msgspec import Struct
 
+from minirt import decoding
 from minirt.engine.records import ContainerConfig, SandboxConfig
 from minirt.errors import NotFound, Unsupported
 
@@ -64,7 +65,7 @@ def _mount_options(path: str) -> tuple[str, ...]:
     """Return the mount options that the runtime at ``path`` knows; none where it has no such command."""
     try:
         done = subprocess.run([path, "features"], capture_output=True, timeout=FEATURES_S, check=True)
-        return msgspec.json.decode(done.stdout, type=_Told).mount_options
+        return decoding.from_json(done.stdout, _Told).mount_options
     except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
         return ()
 
@@ -82,3 +83,6 @@ def check_container(handler: str, config: ContainerConfig) -> None:
     if any(one.recursive for one in config.volumes) and not features(handler).recursive_read_only_mounts:
         why = f"the runtime handler {handler} does not say that it has recursive read-only mounts"
         raise Unsupported("mount a volume read-only with all below it", why, "use the handler minirt")
+    if handler not in OWN and (config.images or any(one.uid_map for one in config.volumes)):
+        why = f"the runtime handler {handler} would have to do it, and may do it otherwise"
+        raise Unsupported("mount an image, or map a mount's ids", why, "use the handler minirt")

@@ -20,7 +20,7 @@ def maps(options: cri.NamespaceOption) -> tuple[Map, Map]:
         return (), ()
     if asked.mode != cri.NamespaceMode.POD:
         raise Unsupported("use userns_options", "its mode is neither NODE nor POD", "use one of these")
-    found = _lines(asked.uids), _lines(asked.gids)
+    found = lines_of(asked.uids), lines_of(asked.gids)
     for name, lines in (("uids", found[0]), ("gids", found[1])):
         idmap.check(lines, f"userns_options.{name}")
         idmap.check_root(lines, f"userns_options.{name}")
@@ -29,12 +29,14 @@ def maps(options: cri.NamespaceOption) -> tuple[Map, Map]:
 
 def of_maps(uid_map: Map, gid_map: Map) -> cri.UserNamespace:
     """Return a pod's user namespace with these maps."""
-    return cri.UserNamespace(mode=cri.NamespaceMode.POD, uids=_mappings(uid_map), gids=_mappings(gid_map))
+    return cri.UserNamespace(mode=cri.NamespaceMode.POD, uids=mappings_of(uid_map), gids=mappings_of(gid_map))
 
 
-def _lines(mappings: Iterable[cri.IDMapping]) -> Map:
+def lines_of(mappings: Iterable[cri.IDMapping]) -> Map:
+    """Return mappings as lines of a uid_map."""
     return tuple((one.container_id, one.host_id, one.length) for one in mappings)
 
 
-def _mappings(lines: Map) -> list[cri.IDMapping]:
+def mappings_of(lines: Map) -> list[cri.IDMapping]:
+    """Return lines of a uid_map as mappings."""
     return [cri.IDMapping(container_id=inside, host_id=outside, length=size) for inside, outside, size in lines]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from minirt.cgroups.limits import DEFAULT_PERIOD_US
 from minirt.cgroups.resources import Cpu, DeviceRule, HugepageLimit, Memory, Resources
 from minirt.crimessages import api_pb2 as cri
-from minirt.engine import hostpaths, idmessages
+from minirt.engine import cdi, hostpaths, idmessages
 from minirt.engine.confinement import PROFILES, refuse, refuse_selinux, seccomp_of, security
 from minirt.engine.devices import devices_at, rules_for
 from minirt.engine.records import (
@@ -78,7 +79,7 @@ def sandbox_config(config: cri.PodSandboxConfig, owner: str, *, trace: bool = Fa
         pid=_sandbox_mode(options.pid),
         ipc=_sandbox_mode(options.ipc),
         cgroup=linux.cgroup_parent,
-        resources=resources(linux.resources),
+        resources=pod_resources(linux.resources, linux.overhead),
         sysctls=dict(linux.sysctls),
         dns_servers=tuple(dns.servers),
         dns_searches=tuple(dns.searches),
@@ -131,15 +132,15 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
 
     Raises:
         InvalidInput: a group without a user; a seccomp profile that is missing or wrong.
+        NotFound: a CDI device.
         Unsupported: something this version does not do; it is named.
     """
     if not config.metadata.name:
         raise InvalidInput("make a container", "its configuration does not name it", "give it metadata")
     context = config.linux.security_context
-    refuse(bool(config.CDI_devices), "CDI devices")
     limits = config.linux.resources
     nodes, rules = _devices(config.devices)
-    return ContainerConfig(
+    found = ContainerConfig(
         name=config.metadata.name,
         image=config.image.user_specified_image or config.image.image,
         attempt=config.metadata.attempt,
@@ -147,7 +148,8 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
         args=tuple(config.args),
         env=tuple((pair.key, pair.value) for pair in config.envs),
         cwd=config.working_dir,
-        volumes=tuple(hostpaths.volume(one, context.namespace_options.userns_options) for one in config.mounts),
+        volumes=tuple(hostpaths.volume(one) for one in config.mounts if not one.image.image),
+        images=tuple(hostpaths.image_volume(one) for one in config.mounts if one.image.image),
         devices=nodes,
         security=security(context),
         resources=structs.replace(resources(limits), devices=rules),
@@ -162,6 +164,8 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
         labels=dict(config.labels),
         annotations=dict(config.annotations),
     )
+    wanted = [*(one.name for one in config.CDI_devices), *cdi.annotated(found.annotations)]
+    return cdi.applied(found, wanted) if wanted else found
 
 
 def _signal_name(asked: cri.Signal.ValueType) -> str:
@@ -199,6 +203,22 @@ def resources(limits: cri.LinuxContainerResources) -> Resources:
         ),
         unified=dict(limits.unified),
     )
+
+
+def pod_resources(limits: cri.LinuxContainerResources, overhead: cri.LinuxContainerResources) -> Resources:
+    """Return what a pod may use: its containers' limits, and what it takes to run them beside that.
+
+    What is not limited stays so, whatever the overhead.
+    """
+    found = cri.LinuxContainerResources()
+    found.CopyFrom(limits)
+    for name in ("cpu_shares", "memory_limit_in_bytes"):
+        if getattr(limits, name) > 0:
+            setattr(found, name, getattr(limits, name) + getattr(overhead, name))
+    if limits.cpu_quota > 0 and overhead.cpu_quota > 0:
+        period = limits.cpu_period or DEFAULT_PERIOD_US
+        found.cpu_quota += overhead.cpu_quota * period // (overhead.cpu_period or DEFAULT_PERIOD_US)
+    return resources(found)
 
 
 def sandbox_state(ready: bool) -> cri.PodSandboxState.ValueType:
@@ -286,7 +306,7 @@ def container_status(record: ContainerRecord, status: Status) -> cri.ContainerSt
         message=status.message or "\n".join(status.warnings),
         labels=config.labels,
         annotations=config.annotations,
-        mounts=[hostpaths.message(volume) for volume in config.volumes],
+        mounts=[*map(hostpaths.message, config.volumes), *map(hostpaths.image_message, config.images)],
         log_path=record.log_path,
         resources=cri.ContainerResources(linux=limits_message(config)),
         user=_user(record),

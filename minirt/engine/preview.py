@@ -7,7 +7,7 @@ from msgspec import structs
 
 from minirt import paths
 from minirt.cgroups import tree as cgroup_tree
-from minirt.engine import containers, idranges, sandboxes
+from minirt.engine import containers, idranges, imagevolumes, sandboxes
 from minirt.engine.compile import shared_kinds
 from minirt.engine.records import ContainerConfig, SandboxConfig, SandboxRecord
 from minirt.images.snapshots import Overlay, Snapshots
@@ -32,8 +32,10 @@ def lines(sandbox_config: SandboxConfig, config: ContainerConfig) -> Iterator[tu
     directory = paths.sandbox_dir(container_id)
     yield from _sandbox_plan(record, str(directory)).lines()
     yield from _network(record)
-    overlay = Snapshots(paths.data_root()).preview(container_id, image)
-    spec = containers.spec_of(config, container_id, record, image, overlay)
+    snapshots = Snapshots(paths.data_root())
+    overlay = snapshots.preview(container_id, image)
+    volumes = {name: snapshots.volume(container_id, one) for name, one in imagevolumes.find(config).items()}
+    spec = containers.spec_of(config, container_id, record, image, overlay, volumes)
     bundle = str(paths.container_dir(container_id))
     filter = seccomp.preview_of(spec.linux.seccomp)
     root = _mount(overlay, bundle, mapped=bool(record.config.uid_map))

@@ -14,7 +14,8 @@ from msgspec import Struct, field
 from minirt.cgroups.resources import Resources
 from minirt.namespaces.idmap import Map
 from minirt.network.directories import Directories
-from minirt.oci.spec import Device, Rlimit, User
+from minirt.oci.hooks import Hook
+from minirt.oci.spec import Device, Mount, Rlimit, User
 from minirt.security.conditional import Choice
 
 CRI = "cri"
@@ -37,6 +38,7 @@ class Port(Struct, frozen=True, omit_defaults=True):
 class SandboxConfig(Struct, frozen=True, omit_defaults=True):
     """A sandbox as asked for. ``owner`` is who lists it: ``cli``, ``cri``, or a kubelet's name.
 
+    ``own_limits`` false: its cgroup lies in one of the caller's, who limits that.
     ``dns_servers`` empty: the host's resolv.conf. ``cni``: where the network "cni" is found.
     ``single``: it ends with its one container (``minirt run``).
     ``handler``: the runtime that was asked for by name; its containers are run by that one (handlers.py).
@@ -55,6 +57,7 @@ class SandboxConfig(Struct, frozen=True, omit_defaults=True):
     ipc: Mode = "pod"
     cgroup: str = ""
     resources: Resources = Resources()
+    own_limits: bool = True
     sysctls: dict[str, str] = field(default_factory=dict)
     dns_servers: tuple[str, ...] = ()
     dns_searches: tuple[str, ...] = ()
@@ -76,13 +79,30 @@ class SandboxConfig(Struct, frozen=True, omit_defaults=True):
 
 
 class Volume(Struct, frozen=True, omit_defaults=True):
-    """A file or directory of the host, shown in the container. ``recursive``: read-only with all mounts below it."""
+    """A file or directory of the host, shown in the container. ``recursive``: read-only with all mounts below it.
+
+    ``uid_map`` and ``gid_map``: which ids those on disk are shown as; empty for the user namespace's, if there is one.
+    """
 
     source: str
     destination: str
     readonly: bool = False
     propagation: Propagation = "private"
     recursive: bool = False
+    uid_map: Map = ()
+    gid_map: Map = ()
+
+
+class ImageVolume(Struct, frozen=True, omit_defaults=True):
+    """An image, or what it has at ``sub_path``, shown read-only. ``image`` is its name or id as asked for.
+
+    ``user_image`` is what a kubelet was asked for.
+    """
+
+    image: str
+    destination: str
+    sub_path: str = ""
+    user_image: str = ""
 
 
 class Tmpfs(Struct, frozen=True):
@@ -114,6 +134,7 @@ class ContainerConfig(Struct, frozen=True, omit_defaults=True):
     """A container as asked for. ``command`` replaces the image's entrypoint, ``args`` its arguments.
 
     ``init`` is a program of the host's that is to be PID 1 and run the command ("": the command is PID 1).
+    ``mounts`` and ``hooks`` (at createContainer) are what its devices need, as the OCI spec has them.
     ``pid`` None: as its sandbox says; ``pid_of``: it joins the PID namespace of the container of that id.
     """
 
@@ -125,6 +146,9 @@ class ContainerConfig(Struct, frozen=True, omit_defaults=True):
     env: tuple[tuple[str, str], ...] = ()
     cwd: str = ""
     volumes: tuple[Volume, ...] = ()
+    images: tuple[ImageVolume, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    hooks: tuple[Hook, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
     init: str = ""
     devices: tuple[Device, ...] = ()

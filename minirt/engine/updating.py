@@ -11,10 +11,10 @@ from msgspec import structs
 from minirt import paths
 from minirt.cgroups import stats
 from minirt.cgroups import tree as cgroup_tree
-from minirt.cgroups.limits import limits
+from minirt.cgroups.limits import Weight, limits, linear, quadratic
 from minirt.cgroups.resources import Cpu, HugepageLimit, Memory, Resources
 from minirt.engine import store
-from minirt.engine.records import ContainerRecord
+from minirt.engine.records import ContainerRecord, SandboxRecord
 from minirt.errors import Conflict, StepFailed
 from minirt.linux import fds
 from minirt.oci import spec as specs
@@ -70,6 +70,17 @@ def update(record: ContainerRecord, resources: Resources, *, running: bool) -> C
     return record
 
 
+def update_sandbox(record: SandboxRecord, resources: Resources) -> None:
+    """Give a ready sandbox's cgroup its new limits; the sandbox's lock must be held.
+
+    Raises:
+        InvalidInput: limits that contradict each other.
+        StepFailed: the kernel refused one; then all are as they were.
+    """
+    _write(cgroup_tree.find().at(record.config.cgroup), resources, linear)
+    store.save(structs.replace(record, config=structs.replace(record.config, resources=resources)))
+
+
 def _check_memory(record: ContainerRecord, resources: Resources, cgroup: str) -> None:
     """Refuse a limit that the kernel could only keep by killing. Raises Conflict."""
     limit = resources.memory.limit if resources.memory else None
@@ -79,10 +90,10 @@ def _check_memory(record: ContainerRecord, resources: Resources, cgroup: str) ->
         raise Conflict(f"limit memory of {record.config.name} to {limit} bytes", why, "give it more, or stop it first")
 
 
-def _write(cgroup: str, resources: Resources) -> None:
+def _write(cgroup: str, resources: Resources, weight: Weight = quadratic) -> None:
     """Write the limits into a cgroup, and undo that if one is refused."""
     with contextlib.ExitStack() as undo:
-        for setting in limits(resources):
+        for setting in limits(resources, weight):
             file = f"{cgroup}/{setting.file}"
             try:
                 with open(file) as opened:

@@ -159,7 +159,9 @@ class _Check:
             chains = {path: garbage.layers_of(path) for path in children(self._root / "snapshots" / "containers")}
             half = [path for path, chain in chains.items() if path.name.endswith(garbage.NEW) or chain is None]
             lost = {
-                path: self._lost(chain, self._has_layer) for path, chain in chains.items() if path not in half and chain
+                path: self._lost(garbage.kept_by(path), self._has_layer)
+                for path, chain in chains.items()
+                if path not in half and chain
             }
             for path in half if self._repair else ():
                 garbage.discard(self._root, path)

@@ -18,6 +18,8 @@ from minirt.images.workspace import leases, locked
 
 NEW = "~"
 """How the name of a container's snapshot ends while it is made: under the store's lock, or its maker has died."""
+VOLUMES = "volumes.json"
+"""What keeps the images that a container mounts."""
 
 
 def collect(root: Path) -> list[str]:
@@ -64,6 +66,20 @@ def layers_of(container: Path) -> list[str] | None:
         return None
 
 
+def volumes_of(container: Path) -> dict[str, list[str]]:
+    """Return the chain ids of the images that a container mounts, by the image's id."""
+    try:
+        return decoding.from_json((container / VOLUMES).read_bytes(), dict[str, list[str]])
+    except (FileNotFoundError, msgspec.DecodeError):
+        return {}
+
+
+def kept_by(container: Path) -> list[str]:
+    """Return the chain ids of all layers that a container's snapshot keeps."""
+    volumes = volumes_of(container).values()
+    return [*(layers_of(container) or ()), *(layer for chain in volumes for layer in chain)]
+
+
 def delete(path: Path) -> None:
     """Delete what was discarded. Another caller may be deleting the same: then go on with what is left."""
     with disk.flocked(path.parent, shared=True):
@@ -93,7 +109,7 @@ def of_images(root: Path) -> set[str]:
 def _used(root: Path) -> set[str]:
     used = leases(root) | of_images(root)
     for container in children(root / "snapshots" / "containers"):
-        used.update(layers_of(container) or ())
+        used.update(kept_by(container))
     return used
 
 

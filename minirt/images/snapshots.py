@@ -3,6 +3,7 @@
     snapshots/<chain id>/fs             a layer, unpacked; read only, for as long as an image or a container uses it
     snapshots/containers/<key>/         one container's: upper/  work/  layers.json (the chain ids it stands on)
                                         image (a symlink to nowhere: the image's id)
+                                        volumes.json (of images it mounts: id, and chain ids)
 
 A chain id names a layer together with all below it, so that a directory is right for every image that has the same
 beginning. Nothing is mounted here: the container's init mounts the overlay inside of its own mount namespace.
@@ -66,8 +67,10 @@ class Snapshots:
                 raise
             disk.remove_tree(new)  # another job was faster
 
-    def prepare(self, key: str, image: Image) -> Overlay:
+    def prepare(self, key: str, image: Image, volumes: Sequence[Image] = ()) -> Overlay:
         """Make a container's writable layer on top of an image's; ``key`` is the container's id.
+
+        It keeps the layers of ``volumes``, images that the container mounts, as well.
 
         Raises:
             Conflict: there is one with this key.
@@ -78,12 +81,15 @@ class Snapshots:
             if home.exists():
                 raise Conflict(f"make a snapshot for {key}", "there is one", "remove the container first")
             chain = chain_ids(image.diff_ids)
-            self._check_unpacked(key, chain)
-            self._make(home, chain, image.id)
-        Blobs(self._root).touch(image.id)
+            chains = {one.id: chain_ids(one.diff_ids) for one in volumes}
+            for one in (chain, *chains.values()):
+                self._check_unpacked(key, one)
+            self._make(home, chain, image.id, chains)
+        for used in (image.id, *chains):
+            Blobs(self._root).touch(used)
         return self.get(key)
 
-    def _make(self, home: Path, chain: list[str], image_id: str) -> None:
+    def _make(self, home: Path, chain: list[str], image_id: str, volumes: dict[str, list[str]]) -> None:
         """Make the directories under a temporary name: with the record, or not at all.
 
         Where they go when they are removed is made now: then the disk may be full.
@@ -101,6 +107,8 @@ class Snapshots:
             os.chown(new / "upper", root.st_uid, root.st_gid)
             os.chmod(new / "upper", stat.S_IMODE(root.st_mode))
         (new / "layers.json").write_bytes(msgspec.json.encode(chain))
+        if volumes:
+            (new / garbage.VOLUMES).write_bytes(msgspec.json.encode(volumes))
         os.symlink(image_id, new / "image")
         new.rename(home)
 
@@ -111,6 +119,10 @@ class Snapshots:
         if chain is None:
             raise NotFound(f"find the snapshot of {key}", "there is none")
         return self._overlay(home, chain)
+
+    def volume(self, key: str, image: Image) -> tuple[Path, ...]:
+        """Return the layers of an image that a container mounts, the top one first, never empty."""
+        return self._overlay(self._containers / checked_id(key), chain_ids(image.diff_ids)).lowers
 
     def upper(self, key: str) -> Path:
         """Return the directory that a container writes to, or where it would be."""
@@ -123,12 +135,15 @@ class Snapshots:
         return self._overlay(self._containers / checked_id(key), chain)
 
     def of_image(self, image_id: str) -> list[str]:
-        """Return the keys of all containers that stand on an image."""
-        return [key for key in self.keys() if self._image_of(key) == image_id]
+        """Return the keys of all containers that stand on an image, or mount it."""
+        return [key for key in self.keys() if image_id in self._images_of(key)]
 
     def images(self) -> set[str]:
-        """Return the ids of all images that containers stand on."""
-        return {self._image_of(key) for key in self.keys()} - {""}
+        """Return the ids of all images that containers stand on, or mount."""
+        return {image for key in self.keys() for image in self._images_of(key)} - {""}
+
+    def _images_of(self, key: str) -> set[str]:
+        return {self._image_of(key), *garbage.volumes_of(self._containers / key)}
 
     def _image_of(self, key: str) -> str:
         try:
@@ -158,11 +173,11 @@ class Snapshots:
         """Remove a container's writable layer, and layers that it was the last to use. Gone already is fine."""
         home = self._containers / checked_id(key)
         with locked(self._root):
-            chain = garbage.layers_of(home)
+            kept = garbage.kept_by(home)
             gone = garbage.discard(self._root, home) if home.exists() else None
         if gone:
             garbage.delete(gone)
-        if not garbage.of_images(self._root).issuperset(chain or ()):
+        if not garbage.of_images(self._root).issuperset(kept):
             garbage.collect(self._root)
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from minirt.linux import mount
+from minirt.namespaces.layers import stack
 
 
 @contextlib.contextmanager
@@ -29,15 +29,4 @@ def view(layers: Sequence[Path]) -> Iterator[Path]:
 
 def detached(layers: Sequence[Path]) -> int:
     """Return the layers stacked as a detached mount, read only. Raises OSError."""
-    if len(layers) == 1:  # overlayfs wants two
-        fd = mount.open_tree(-100, str(layers[0]), mount.OPEN_TREE_CLONE)
-        mount.mount_setattr(fd, "", 0, to_set=mount.MOUNT_ATTR_RDONLY)
-        return fd
-    context = mount.fsopen("overlay")
-    try:
-        for layer in layers:
-            mount.fsconfig_string(context, "lowerdir+", str(layer))
-        mount.fsconfig_create(context)
-        return mount.fsmount(context)
-    finally:
-        os.close(context)
+    return stack([str(layer) for layer in layers])

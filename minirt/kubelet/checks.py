@@ -156,8 +156,10 @@ def _volumes(pod: Pod) -> Iterator[Problem]:
 
 
 def _volume_source(path: str, volume: Volume) -> Iterator[Problem]:
-    if (volume.empty_dir is None) == (volume.host_path is None):
-        yield Problem(path, "a volume has exactly one source", "give it emptyDir: {} or hostPath")
+    if [volume.empty_dir, volume.host_path, volume.image].count(None) != 2:
+        yield Problem(path, "a volume has exactly one source", "give it emptyDir: {}, hostPath or image")
+    if volume.image and (not volume.image.reference or volume.image.reference != volume.image.reference.strip()):
+        yield Problem(f"{path}.image.reference", f"{volume.image.reference!r} is not an image's name", "write name:tag")
     if volume.host_path:
         host = PurePosixPath(volume.host_path.path)
         if not host.is_absolute() or ".." in host.parts:
@@ -175,7 +177,7 @@ def _size_limit(path: str, medium: str, limit: Quantity) -> Iterator[Problem]:
 
 
 def _containers(pod: Pod) -> Iterator[Iterator[Problem]]:
-    volumes = {volume.name for volume in pod.spec.volumes}
+    volumes = {volume.name: volume for volume in pod.spec.volumes}
     for container in pod.all_containers:
         path = pod.path_of(container)
         yield _container(path, container, pod)
@@ -205,7 +207,7 @@ def _container(path: str, container: Container, pod: Pod) -> Iterator[Problem]:
             yield from _address(f"{at}.hostIP", port.host_ip)
 
 
-def _mounts(path: str, mounts: tuple[VolumeMount, ...], volumes: set[str]) -> Iterator[Problem]:
+def _mounts(path: str, mounts: tuple[VolumeMount, ...], volumes: dict[str, Volume]) -> Iterator[Problem]:
     places = Counter(PurePosixPath(mount.mount_path) for mount in mounts)
     for index, mount in enumerate(mounts):
         at = f"{path}.volumeMounts[{index}]"
@@ -217,6 +219,20 @@ def _mounts(path: str, mounts: tuple[VolumeMount, ...], volumes: set[str]) -> It
             yield Problem(f"{at}.mountPath", f"{mount.mount_path!r} is not an absolute path below / without '..'")
         if places[place] > 1:
             yield Problem(f"{at}.mountPath", f"{mount.mount_path} is mounted on twice")
+        yield from _image_mount(at, mount, volumes)
+
+
+def _image_mount(at: str, mount: VolumeMount, volumes: dict[str, Volume]) -> Iterator[Problem]:
+    """Yield what is wrong with a part of a volume, which only an image's can be shown of."""
+    is_image = mount.name in volumes and volumes[mount.name].image is not None
+    inner = PurePosixPath(mount.sub_path)
+    if mount.sub_path and not is_image:
+        why = "of another volume than an image's is not supported yet by minirt"
+        yield Problem(f"{at}.subPath", why, "remove it", unsupported=True)
+    elif mount.sub_path and (inner.is_absolute() or ".." in inner.parts):
+        yield Problem(f"{at}.subPath", f"{mount.sub_path!r} is not a relative path without '..'")
+    if is_image and mount.mount_propagation == "Bidirectional":
+        yield Problem(f"{at}.mountPropagation", "an image's files are read-only, and nothing can be mounted there")
 
 
 def _propagation(path: str, container: Container) -> Iterator[Iterator[Problem]]:

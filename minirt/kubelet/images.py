@@ -32,6 +32,24 @@ class NoImage(Struct, frozen=True):
     retry_at_ns: int = 0
 
 
+class Wanted(Struct, frozen=True):
+    """An image that a container stands on or mounts."""
+
+    image: str
+    policy: PullPolicy
+    container: str
+
+
+def wanted_by(pod: Pod, container: Container) -> dict[str, Wanted]:
+    """Return the images that a container mounts by their volumes' names, and under "" the one that it stands on."""
+    own = Wanted(container.image, pull_policy(container), container.name)
+    mounted = pod.image_volumes(container)
+    return {"": own} | {
+        name: Wanted(one.reference, one.pull_policy or _default_policy(one.reference), container.name)
+        for name, one in mounted.items()
+    }
+
+
 class _Pull:
     """A pull under way, or its outcome."""
 
@@ -70,44 +88,55 @@ class Images:
         self._failed: dict[str, tuple[int, MinirtError]] = {}
         self._fresh: set[Key] = set()
 
-    def get(self, container: Container, attempt: int, now_ns: int) -> PulledImage | NoImage | None:
-        """Return the image for this start of a container, or why there is none, or None while it is being pulled."""
-        policy = pull_policy(container)
-        key = (container.image, container.name, attempt) if policy == "Always" else (container.image, "", 0)
+    def get(self, container: Container, attempt: int, now_ns: int) -> dict[str, PulledImage] | NoImage | None:
+        """Return the images for this start of a container, by the names of the volumes that they are (its own: "").
+
+        Or why there is none, or None while one is being pulled; all are pulled at once.
+        """
+        found = {name: self._get(wanted, attempt, now_ns) for name, wanted in wanted_by(self._pod, container).items()}
+        for one in found.values():
+            if isinstance(one, NoImage):
+                return one
+        here = {name: one for name, one in found.items() if isinstance(one, PulledImage)}
+        return here if len(here) == len(found) else None
+
+    def _get(self, wanted: Wanted, attempt: int, now_ns: int) -> PulledImage | NoImage | None:
+        name, policy = wanted.image, wanted.policy
+        key = (name, wanted.container, attempt) if policy == "Always" else (name, "", 0)
         if key in self._pulls:
-            return self._finish(key, container, now_ns)
-        if (policy != "Always" or key in self._fresh) and (image := self._look(container.image)):
+            return self._finish(key, wanted, now_ns)
+        if (policy != "Always" or key in self._fresh) and (image := self._look(name)):
             return image
         if policy == "Never":
             why = "it is not here, and its imagePullPolicy is Never"
-            error = ImageError(f"use image {container.image}", why, f"minirt image pull {container.image}")
+            error = ImageError(f"use image {name}", why, f"minirt image pull {name}")
             return NoImage("ErrImageNeverPull", error)
-        return self._begin(key, container, now_ns)
+        return self._begin(key, wanted, now_ns)
 
-    def _begin(self, key: Key, container: Container, now_ns: int) -> NoImage | None:
-        image = container.image
+    def _begin(self, key: Key, wanted: Wanted, now_ns: int) -> NoImage | None:
+        image = wanted.image
         if image in self._failed:
             failed_ns, error = self._failed[image]
             ready_ns = self._backoff.ready_at_ns(f"image {image}", failed_ns)
             if ready_ns > now_ns:
                 return NoImage("ImagePullBackOff", error, ready_ns)
-        self._observer(Event("Pulling", image, container.name))
-        self._pulls[key] = _Pull(self._face, image, self._auth(container), self._changed)
+        self._observer(Event("Pulling", image, wanted.container))
+        self._pulls[key] = _Pull(self._face, image, self._auth(wanted), self._changed)
         return None
 
-    def _auth(self, container: Container) -> cri.AuthConfig | None:
+    def _auth(self, wanted: Wanted) -> cri.AuthConfig | None:
         """Return what the pod's secrets have for an image; imported only where there are some."""
         if not self._pod.spec.image_pull_secrets:
             return None
         from minirt.kubelet.secrets import for_image
 
         def warn(error: MinirtError) -> None:
-            self._observer(Event("FailedToRetrieveImagePullSecret", str(error), container.name, warning=True))
+            self._observer(Event("FailedToRetrieveImagePullSecret", str(error), wanted.container, warning=True))
 
-        return for_image(self._pod, container.image, warn)
+        return for_image(self._pod, wanted.image, warn)
 
-    def _finish(self, key: Key, container: Container, now_ns: int) -> PulledImage | NoImage | None:
-        pull, name = self._pulls[key], container.image
+    def _finish(self, key: Key, wanted: Wanted, now_ns: int) -> PulledImage | NoImage | None:
+        pull, name = self._pulls[key], wanted.image
         if pull.under_way:
             return None
         del self._pulls[key]
@@ -115,12 +144,12 @@ class Images:
         if image:
             self._fresh.add(key)
             self._failed.pop(name, None)
-            self._observer(Event("Pulled", f"{name} in {time.monotonic() - pull.begun_s:.1f} s", container.name))
+            self._observer(Event("Pulled", f"{name} in {time.monotonic() - pull.begun_s:.1f} s", wanted.container))
             return image
         error = pull.error or ImageError(f"use image {name}", "it was pulled and is not here")
         self._failed[name] = (now_ns, error)
         self._backoff.tried(f"image {name}", now_ns, now_ns)
-        self._observer(Event("Failed", str(error), container.name, warning=True))
+        self._observer(Event("Failed", str(error), wanted.container, warning=True))
         return NoImage("ErrImagePull", error, self._backoff.ready_at_ns(f"image {name}", now_ns))
 
     def _look(self, name: str) -> PulledImage | None:
@@ -132,8 +161,10 @@ class Images:
 
 def pull_policy(container: Container) -> PullPolicy:
     """Return a container's policy: where it has none, Always for a moving name (:latest or no tag)."""
-    if container.image_pull_policy:
-        return container.image_pull_policy
-    name, _, digest = container.image.partition("@")
+    return container.image_pull_policy or _default_policy(container.image)
+
+
+def _default_policy(image: str) -> PullPolicy:
+    name, _, digest = image.partition("@")
     tag = name.rpartition("/")[2].partition(":")[2]
     return "IfNotPresent" if digest or tag not in ("", "latest") else "Always"

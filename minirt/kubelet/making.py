@@ -109,16 +109,16 @@ class Maker:
 
     def start(self, start: Start, actual: Actual) -> bool:
         """Make and start a container; return False when it has to wait."""
-        image = self._images.get(start.container, start.attempt, time.time_ns())
-        if image is None:
+        images = self._images.get(start.container, start.attempt, time.time_ns())
+        if images is None:
             return False
-        if isinstance(image, NoImage):
-            self._note_no_image(start.container.name, image)
+        if isinstance(images, NoImage):
+            self._note_no_image(start.container.name, images)
             return False
         if start.failed_ns:
             self._backoff.tried(start.container.name, start.failed_ns, time.time_ns())
         with journal.because(self._pod.path_of(start.container)):
-            return self._create_and_start(start, actual, image)
+            return self._create_and_start(start, actual, images)
 
     def _note_no_image(self, name: str, image: NoImage) -> None:
         """Raise why there is no image, or note it and tell of it (of a pull that failed it has been told)."""
@@ -134,10 +134,10 @@ class Maker:
             retry_s = (image.retry_at_ns - time.time_ns()) / _NS
             self._observer(Event("BackOff", "its image cannot be pulled", name, warning=True, retry_s=retry_s))
 
-    def _create_and_start(self, start: Start, actual: Actual, image: PulledImage) -> bool:
+    def _create_and_start(self, start: Start, actual: Actual, images: dict[str, PulledImage]) -> bool:
         name, again = start.container.name, start.failed_ns != 0
         try:
-            container_id = self._create(start, actual, image)
+            container_id = self._create(start, actual, images)
         except InvalidInput as error:
             return self._failed(name, "Failed", "CreateContainerConfigError", error, again=again)
         except MinirtError as error:
@@ -152,16 +152,16 @@ class Maker:
         self._worked(name)
         return True
 
-    def _create(self, start: Start, actual: Actual, image: PulledImage) -> str:
+    def _create(self, start: Start, actual: Actual, images: dict[str, PulledImage]) -> str:
         for useless in start.remove:
             self._face.RemoveContainer(cri.RemoveContainerRequest(container_id=useless))
         config = requests.container_config(
             self._pod,
             start.container,
             attempt=start.attempt,
-            image=image,
+            image=images[""],
             pod_ips=pod_ip(self._pod, actual, self._node),
-            mounts=volumes.mounts(self._pod, start.container),
+            mounts=volumes.mounts(self._pod, start.container, {name: image.id for name, image in images.items()}),
             node=self._node,
             ids=self._ids(),
         )

@@ -102,10 +102,11 @@ class SecurityContext(Struct, rename="camel", omit_defaults=True, frozen=True):
 
 
 class VolumeMount(Struct, rename="camel", omit_defaults=True, frozen=True):
-    """Where a volume of the pod appears in a container."""
+    """Where a volume of the pod appears in a container; ``sub_path`` is what of an image's is shown."""
 
     name: str
     mount_path: str
+    sub_path: str = ""
     read_only: bool = False
     mount_propagation: Propagation = "None"
 
@@ -143,12 +144,20 @@ class HostPath(Struct, omit_defaults=True, frozen=True):
     type: HostPathType = ""
 
 
+class ImageSource(Struct, rename="camel", omit_defaults=True, frozen=True):
+    """The files of an image, read-only. No ``pull_policy`` is Always for :latest, else IfNotPresent."""
+
+    reference: str
+    pull_policy: PullPolicy | None = None
+
+
 class Volume(Struct, rename="camel", omit_defaults=True, frozen=True):
-    """A volume: one of the two."""
+    """A volume: one of the three."""
 
     name: str
     empty_dir: EmptyDir | None = None
     host_path: HostPath | None = None
+    image: ImageSource | None = None
 
 
 class LocalReference(Struct, omit_defaults=True, frozen=True):
@@ -247,6 +256,11 @@ class Pod(Struct, rename="camel", omit_defaults=True, frozen=True):
     def all_containers(self) -> tuple[Container, ...]:
         """Return the init containers and the containers, in the order in which they start."""
         return self.spec.init_containers + self.spec.containers
+
+    def image_volumes(self, container: Container) -> dict[str, ImageSource]:
+        """Return the images that a container mounts, by their volumes' names."""
+        mounted = {mount.name for mount in container.volume_mounts}
+        return {one.name: one.image for one in self.spec.volumes if one.image and one.name in mounted}
 
     def path_of(self, container: Container) -> str:
         """Return where a container stands in the manifest: ``spec.containers[0]``."""

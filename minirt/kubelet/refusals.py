@@ -24,9 +24,9 @@ _REFUSED: dict[type[Struct], str] = {
     manifest.SecurityContext: "appArmorProfile procMount seLinuxOptions windowsOptions",
     manifest.PodSecurityContext: """appArmorProfile fsGroupChangePolicy seLinuxChangePolicy seLinuxOptions
         supplementalGroupsPolicy windowsOptions""",
-    manifest.VolumeMount: "recursiveReadOnly subPath subPathExpr",
+    manifest.VolumeMount: "recursiveReadOnly subPathExpr",
     manifest.Volume: """awsElasticBlockStore azureDisk azureFile cephfs cinder configMap csi downwardAPI ephemeral fc
-        flexVolume flocker gcePersistentDisk gitRepo glusterfs image iscsi nfs persistentVolumeClaim
+        flexVolume flocker gcePersistentDisk gitRepo glusterfs iscsi nfs persistentVolumeClaim
         photonPersistentDisk portworxVolume projected quobyte rbd scaleIO secret storageos vsphereVolume""",
 }
 

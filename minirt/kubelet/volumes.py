@@ -12,14 +12,15 @@ Source: https://kubernetes.io/docs/concepts/storage/volumes/
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from minirt import journal, paths
 from minirt.crimessages import api_pb2 as cri
 from minirt.errors import InvalidInput, StepFailed, raised_as_step
 from minirt.kubelet import resources
-from minirt.kubelet.manifest import Container, EmptyDir, HostPath, Pod, Volume
+from minirt.kubelet.manifest import Container, EmptyDir, HostPath, Pod, Volume, VolumeMount
 from minirt.linux import mount
 
 ETC_HOSTS = ".etc-hosts"
@@ -128,22 +129,29 @@ def write_hosts(pod: Pod, text: str) -> None:
         (paths.volumes_dir(pod.uid) / ETC_HOSTS).write_text(text)
 
 
-def mounts(pod: Pod, container: Container) -> list[cri.Mount]:
-    """Return a container's mounts, and /etc/hosts unless it mounts its own."""
+def mounts(pod: Pod, container: Container, images: Mapping[str, str] = MappingProxyType({})) -> list[cri.Mount]:
+    """Return a container's mounts, and /etc/hosts unless it mounts its own.
+
+    ``images`` are the ids of the images that it mounts, by their volumes' names.
+    """
     volumes = {volume.name: volume for volume in pod.spec.volumes}
-    found = [
-        cri.Mount(
-            container_path=each.mount_path,
-            host_path=_source(pod, volumes[each.name]),
-            readonly=each.read_only,
-            propagation=_PROPAGATION[each.mount_propagation],
-        )
-        for each in container.volume_mounts
-    ]
+    found = [_mount(pod, each, volumes[each.name], images) for each in container.volume_mounts]
     if all(each.container_path != "/etc/hosts" for each in found):
         hosts = paths.volumes_dir(pod.uid) / ETC_HOSTS
         found.append(cri.Mount(container_path="/etc/hosts", host_path=str(hosts)))
     return found
+
+
+def _mount(pod: Pod, mount: VolumeMount, volume: Volume, images: Mapping[str, str]) -> cri.Mount:
+    if volume.image:
+        image = cri.ImageSpec(image=images[volume.name], user_specified_image=volume.image.reference)
+        return cri.Mount(container_path=mount.mount_path, readonly=True, image=image, image_sub_path=mount.sub_path)
+    return cri.Mount(
+        container_path=mount.mount_path,
+        host_path=_source(pod, volume),
+        readonly=mount.read_only,
+        propagation=_PROPAGATION[mount.mount_propagation],
+    )
 
 
 def _source(pod: Pod, volume: Volume) -> str:

@@ -86,8 +86,9 @@ def compile_spec(
     stage = _stage(joined, clocks)
     if ids:
         own_network = any(space.type == "network" for space in spec.linux.namespaces)
+        layers = userns.map_layers(overlay, inside, spec.linux)
         stage, inside = userns.divide(stage, inside, own_network=own_network, new_ipc="ipc" in new)
-        stage = [*userns.map_layers(overlay, spec.linux), *stage]
+        stage = [*layers, *stage]
         new = tuple(kind for kind in new if kind != "ipc")
     cgroup, shim = _cgroup(spec.linux, tree)
     if ids and ids.uids and "cgroup" in new and cgroup and shows_cgroups_writable(spec.mounts):

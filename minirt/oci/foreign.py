@@ -14,6 +14,7 @@ import os
 import msgspec
 from msgspec import Struct, structs
 
+from minirt import decoding
 from minirt.cgroups.plan import DelegateUnit, EnableControllers, MakeCgroup, plan_cgroup
 from minirt.cgroups.tree import Tree
 from minirt.errors import CommandNotFound, MinirtError, NotExecutable, ShimError
@@ -93,7 +94,7 @@ def _last_error(path: str) -> str:
     found = ""
     for line in lines:
         try:
-            read = msgspec.json.decode(line, type=_Line)
+            read = decoding.from_json(line, _Line)
         except msgspec.MsgspecError:
             continue
         found = read.msg if read.level in {"error", "fatal"} else found

@@ -6,8 +6,9 @@ Source: https://github.com/opencontainers/runtime-spec/blob/main/config.md#mount
 import os
 
 from minirt.errors import InvalidInput, Unsupported
-from minirt.linux.mount import MOUNT_ATTR_RDONLY
+from minirt.linux.mount import MOUNT_ATTR__ATIME, MOUNT_ATTR_RDONLY
 from minirt.linux.operation import Operation
+from minirt.namespaces.layers import MountLayers
 from minirt.namespaces.mounts import BindMount, MountFilesystem
 from minirt.oci import options
 from minirt.oci.init import Init
@@ -34,6 +35,8 @@ def compile_mount(mount: Mount, at: str, bundle: str, host_cgroups: str, ids: Ma
         return BindMount(host_cgroups, target, found.attributes.given | found.below.given, cause=mount.cause)
     if found.bind:
         return _bind(mount, found, at, bundle, ids or Maps())
+    if mount.type == "overlay" and found.data and all(key == "lowerdir+" for key, _ in found.data):
+        return _layers(mount, found, at, ids)
     _check_new(mount, found, at)
     fstype = "cgroup2" if mount.type == "cgroup" else mount.type
     given = found.attributes.given | found.below.given
@@ -77,6 +80,17 @@ def _bind(mount: Mount, found: MountOptions, at: str, bundle: str, ids: Maps) ->
     )
 
 
+def _layers(mount: Mount, found: MountOptions, at: str, ids: Maps | None) -> MountLayers:
+    """Return the mount of an overlay that has lower layers only: it can be of a part, and have the container's ids."""
+    if mount.uid_mappings or mount.gid_mappings or found.copy_up or found.propagation:
+        why = "of layers neither ids of their own nor a propagation can be chosen"
+        raise Unsupported(f"use {at}", why, "leave these out; the option idmap is for the container's ids")
+    lowers = tuple(value or "" for _, value in found.data)
+    attributes = (found.attributes.given | found.below.given) & ~MOUNT_ATTR__ATIME | MOUNT_ATTR_RDONLY
+    mapped = bool(found.idmap and ids)
+    return MountLayers(lowers, absolute(mount.destination), found.subdir, attributes, mapped, mount.cause)
+
+
 def _maps(mount: Mount, found: MountOptions, at: str, ids: Maps) -> tuple[tuple[tuple[int, int, int], ...], ...]:
     """Return the maps of users' and of groups' ids: both, or both empty."""
     maps = lines(mount.uid_mappings), lines(mount.gid_mappings)
@@ -91,6 +105,9 @@ def _maps(mount: Mount, found: MountOptions, at: str, ids: Maps) -> tuple[tuple[
 def _check_new(mount: Mount, found: MountOptions, at: str) -> None:
     if not mount.type:
         raise InvalidInput(f"use {at}", "it has no type and is no bind mount", "name one: tmpfs, or the option bind")
+    if found.subdir:
+        why = "X-mount.subdir is for overlays of lower layers only (lowerdir+=…)"
+        raise Unsupported(f"use {at}.options", why, "leave it out")
     if found.idmap or mount.uid_mappings or mount.gid_mappings:
         raise Unsupported(f"use {at}", "only a bind mount's ids can be mapped here", "leave out its id mappings")
     if found.copy_up and mount.type != "tmpfs":

@@ -38,6 +38,8 @@ BELOW = {f"r{option}": change for option, change in CHANGES.items()}
 SILENT = {"defaults", "silent", "loud"}
 BINDS = {"bind", "rbind"}
 IDMAPS = {"idmap", "ridmap"}
+SUBDIR = "X-mount.subdir="
+"""What of a file system is mounted instead of its root. Source: mount(8)"""
 KNOWN = {*CHANGES, *BELOW, *SILENT, *BINDS, *IDMAPS, *PROPAGATION, "tmpcopyup"}
 REFUSED = {"remount"}
 
@@ -57,6 +59,7 @@ class Attributes(Struct, frozen=True):
 class MountOptions(Struct, frozen=True):
     """One mount's options.
 
+    ``subdir`` is what of the file system is meant, "" for its root.
     ``attributes`` are the mount's own, ``below`` those of it and of all mounted in it; ``data`` is what the file
     system itself reads; ``propagation`` is 0 when none is asked for; ``idmap`` is "", "idmap" or "ridmap".
     """
@@ -69,6 +72,7 @@ class MountOptions(Struct, frozen=True):
     propagation: int = 0
     copy_up: bool = False
     idmap: str = ""
+    subdir: str = ""
 
 
 def parse(options: tuple[str, ...], field: str, *, bind: bool = False) -> MountOptions:
@@ -91,10 +95,17 @@ def parse(options: tuple[str, ...], field: str, *, bind: bool = False) -> MountO
     return MountOptions(
         attributes,
         below,
-        tuple((key, value if sign else None) for key, sign, value in (option.partition("=") for option in own)),
+        tuple(_datum(option) for option in own if not option.startswith(SUBDIR)),
         bind,
         "rbind" in options,
         next((PROPAGATION[option] for option in reversed(options) if option in PROPAGATION), 0),
         "tmpcopyup" in options,
         next((option for option in ("ridmap", "idmap") if option in options), ""),
+        next((option.removeprefix(SUBDIR) for option in reversed(own) if option.startswith(SUBDIR)), ""),
     )
+
+
+def _datum(option: str) -> tuple[str, str | None]:
+    """Return an option of a file system's own as key and value, or key and None."""
+    key, sign, value = option.partition("=")
+    return key, value if sign else None

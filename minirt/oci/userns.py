@@ -34,6 +34,7 @@ from minirt.namespaces.devices import TYPES, MakeDevice
 from minirt.namespaces.idmap import Map, check, check_root
 from minirt.namespaces.inroot import InRoot
 from minirt.namespaces.kinds import JoinNamespace, MakeNamespace
+from minirt.namespaces.layers import MountLayers
 from minirt.namespaces.mounts import BindMount, MountFilesystem
 from minirt.namespaces.rootfs import BindRootfs, MapLayer, MountOverlay, SetPropagation
 from minirt.oci import sync
@@ -78,7 +79,7 @@ class BindDevice(Operation[InRoot], frozen=True):
             mount.move_mount(tree, target)
 
 
-HostMount = BindMount | BindDevice | BindRootfs | MountOverlay
+HostMount = BindMount | BindDevice | BindRootfs | MountLayers | MountOverlay
 
 
 class PrepareMount(Operation[Init], frozen=True):
@@ -217,15 +218,18 @@ def raised_limits(inside: Iterable[Operation[Init]]) -> RaiseRlimits:
     return RaiseRlimits(tuple((one.type, one.hard) for one in inside if isinstance(one, SetRlimit)))
 
 
-def map_layers(overlay: MountOverlay | None, linux: Linux) -> list[Operation[Init]]:
-    """Return what a stage does first for an overlay whose layers are to have the user namespace's ids.
+def map_layers(overlay: MountOverlay | None, inside: Iterable[Operation[Init]], linux: Linux) -> list[Operation[Init]]:
+    """Return what a stage does first for overlays whose layers are to have the user namespace's ids.
 
     Its mount namespace is a slave of the host's, so that nobody else sees a layer as anything but what it is.
     """
-    if not overlay or not overlay.mapped:
+    volumes = [one for one in inside if isinstance(one, MountLayers)]
+    found: list[MountOverlay | MountLayers] = [*([overlay] if overlay else []), *volumes]
+    mapped = dict.fromkeys(layer for one in found if one.mapped for layer in one.lowers)
+    if not mapped and not volumes:
         return []
     uids, gids = lines(linux.uid_mappings), lines(linux.gid_mappings)
-    return [MakeNamespace("mount"), SetPropagation("rslave"), *(MapLayer(one, uids, gids) for one in overlay.lowers)]
+    return [MakeNamespace("mount"), SetPropagation("rslave"), *(MapLayer(one, uids, gids) for one in mapped)]
 
 
 def divide(
@@ -259,7 +263,7 @@ def _joins_user(joins: list[JoinNamespace]) -> bool:
 def _of_the_host(one: Operation[Init], *, own_network: bool) -> HostMount | None:
     """Return what has to be opened with the host's rights for an operation; None: it needs none."""
     match one:
-        case BindMount() | BindRootfs() | MountOverlay():
+        case BindMount() | BindRootfs() | MountLayers() | MountOverlay():
             return one
         case MakeDevice(type=("c" | "u" | "b") as kind):
             return BindDevice(one.path, kind, one.major, one.minor)

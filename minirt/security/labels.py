@@ -11,6 +11,8 @@ from minirt.errors import StepFailed
 from minirt.linux import fds
 from minirt.linux.operation import Operation
 
+DEFAULT_PROFILE = "minirt-default"
+"""minirt's own AppArmor profile: see apparmor.py."""
 APPARMOR_ENABLED = "/sys/module/apparmor/parameters/enabled"
 
 

@@ -14,14 +14,13 @@ from typing import Any
 
 from minirt import journal, paths
 from minirt.cgroups import tree
-from minirt.errors import Conflict, InvalidInput, MinirtError, NotFound, ShimError, StepFailed, Unsupported
+from minirt.errors import Conflict, InvalidInput, MinirtError, NotFound, ShimError, StepFailed
 from minirt.linux import fds, prctl, sockets
 from minirt.namespaces.rootfs import MountOverlay
 from minirt.oci import foreign
 from minirt.oci import spec as specs
 from minirt.oci.compile import compile_spec
 from minirt.oci.foreign import Runtime
-from minirt.oci.hooks import Hooks
 from minirt.oci.spec import Spec
 from minirt.pod import sandbox
 from minirt.security import seccomp
@@ -29,6 +28,7 @@ from minirt.shim import protocol
 from minirt.shim.client import short_address
 from minirt.shim.container import Container, Reply, exit_of
 from minirt.shim.foreign import Foreign, Programs
+from minirt.shim.hooking import with_hooks
 from minirt.shim.loop import Loop
 from minirt.shim.protocol import Answer
 from minirt.shim.session import Session
@@ -187,8 +187,6 @@ class Shim:
         if request.container in self._containers:
             raise Conflict(f"create {request.container}", "it exists already")
         spec = specs.load(Path(request.bundle) / "config.json")
-        if spec.hooks != Hooks():
-            raise Unsupported("use the spec", "hooks are run by minirt-oci, not by a shim", "leave them out")
         overlay = None
         if request.overlay:
             layers = request.overlay
@@ -199,6 +197,7 @@ class Shim:
         else:
             filter = seccomp.filter_of(spec.linux.seccomp)
             plan = compile_spec(spec, request.bundle, overlay, self._tree, self._last_cap, filter)
+            plan = with_hooks(plan, spec, request.container, request.bundle)
             container = Container(self._loop, request.container, plan, self._changed)
         self._containers[request.container] = container
         with journal.because(request.cause):

@@ -6,8 +6,10 @@ from typing import Any
 import grpc
 import pytest
 
+from minirt.cgroups import tree
 from minirt.crimessages import api_pb2 as cri
 from tests.contract.cri.conftest import code_of
+from tests.contract.cri.test_sandbox_fields import pid_of
 from tests.peers.cri import Pods
 from tests.peers.daemon import await_true
 
@@ -111,3 +113,39 @@ def test_memory_that_is_used_is_told(pods: Pods, sandbox: str) -> None:
     found = pods.runtime.ContainerStats(cri.ContainerStatsRequest(container_id=container)).stats.memory
     assert 0 < found.working_set_bytes.value <= found.usage_bytes.value or pods.runtime.name == "containerd"
     assert found.available_bytes.value < 64 * MIB
+
+
+def limit_of_pod(pods: Pods, container: str) -> str:
+    """Return the memory limit of the cgroup that a container's own is in, "max" where it has none to keep."""
+    lines = Path(f"/proc/{pid_of(pods, container)}/cgroup").read_text().splitlines()
+    own = next(line.removeprefix("0::") for line in lines if line.startswith("0::"))
+    file = Path(tree.find().mount + own).parent / "memory.max"
+    return file.read_text().strip() if file.exists() else "max"
+
+
+@pytest.mark.vm
+@pytest.mark.differs("containerd", "it leaves a pod's limits to its caller")
+def test_a_pods_limit_is_its_containers_and_its_overhead(pods: Pods) -> None:
+    amounts = [cri.LinuxContainerResources(memory_limit_in_bytes=size * MIB) for size in (64, 16, 96)]
+    made = pods.run(linux=cri.LinuxPodSandboxConfig(resources=amounts[0], overhead=amounts[1]))
+    container = pods.container(made)
+    assert limit_of_pod(pods, container) == str(80 * MIB)
+    pods.runtime.UpdatePodSandboxResources(
+        cri.UpdatePodSandboxResourcesRequest(pod_sandbox_id=made, resources=amounts[2], overhead=amounts[1])
+    )
+    assert limit_of_pod(pods, container) == str(112 * MIB)
+
+
+@pytest.mark.vm
+def test_a_cgroup_that_the_caller_has_made_is_the_callers_to_limit(pods: Pods) -> None:
+    """A kubelet tells the sum of the limits that there are, also where one container has none."""
+    parent = Path(tree.find().mount) / "callers"
+    parent.mkdir()
+    try:
+        limits = cri.LinuxContainerResources(memory_limit_in_bytes=64 * MIB)
+        made = pods.run(linux=cri.LinuxPodSandboxConfig(cgroup_parent="/callers", resources=limits))
+        assert limit_of_pod(pods, pods.container(made)) == "max"
+        pods.stop(made)
+        pods.remove(made)
+    finally:
+        parent.rmdir()

@@ -1,5 +1,6 @@
 """Pods in user namespaces, as a kubelet asks for them; Debian's containerd does not know them yet."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,11 +48,43 @@ def test_a_volume_that_a_kubelet_maps_is_roots_on_both_sides(own: Pods, tmp_path
     assert (tmp_path / "data" / "x").stat().st_uid == 0
 
 
-def test_another_map_of_a_volume_is_refused(own: Pods, tmp_path: Path) -> None:
-    other = [cri.IDMapping(host_id=FIRST + 1, container_id=0, length=1)]
-    mount = cri.Mount(host_path=str(tmp_path), container_path="/data", uidMappings=other, gidMappings=other)
-    with pytest.raises(grpc.RpcError, match="ids mapped otherwise than the pod's"):
-        own.create(sandbox(own, USERS), mounts=[mount], linux=of_container())
+def mapped(directory: Path, disk: int, shown: int) -> cri.Mount:
+    lines = [cri.IDMapping(container_id=disk, host_id=shown, length=10)]
+    return cri.Mount(host_path=str(directory), container_path="/data", uidMappings=lines, gidMappings=lines)
+
+
+def owned(directory: Path, owner: int) -> Path:
+    directory.mkdir()
+    (directory / "file").touch()
+    os.chown(directory, owner, owner)
+    os.chown(directory / "file", owner + 1, owner + 2)
+    return directory
+
+
+def test_a_volume_with_another_map_than_the_pods(own: Pods, tmp_path: Path) -> None:
+    """What is 5001 on disk is 1 in the pod; what it writes as root is 5000's."""
+    mount = mapped(owned(tmp_path / "data", 5000), 5000, FIRST)
+    command = ("sh", "-c", "stat -c %u:%g /data/file; touch /data/new")
+    container = own.container(sandbox(own, USERS), *command, mounts=[mount], linux=of_container())
+    assert own.ended(container).mounts == [mount]
+    assert own.log(container) == "1:2\n"
+    assert (tmp_path / "data/new").stat().st_uid == 5000
+
+
+def test_a_volume_with_a_map_in_a_pod_without_users_of_its_own(own: Pods, tmp_path: Path) -> None:
+    mount = mapped(owned(tmp_path / "data", 5000), 5000, 0)
+    made = own.run(linux=in_our_cgroup())
+    assert own.output(made, "sh", "-c", "stat -c %u:%g /data/file; touch /data/new", mounts=[mount]) == "1:2\n"
+    assert (tmp_path / "data/new").stat().st_gid == 5000
+
+
+def test_maps_of_a_volume_that_make_no_sense(own: Pods, tmp_path: Path) -> None:
+    twice = mapped(tmp_path, 0, 1)
+    twice.uidMappings.extend(list(twice.uidMappings))
+    half = cri.Mount(host_path=str(tmp_path), container_path="/data", uidMappings=LINES)
+    for mount, why in [(twice, "overlap"), (half, "only one of")]:
+        with pytest.raises(grpc.RpcError, match=why):
+            own.create(sandbox(own, USERS), mounts=[mount], linux=of_container())
 
 
 @pytest.mark.parametrize(

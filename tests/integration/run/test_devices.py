@@ -1,6 +1,7 @@
 """What a container may do with devices: nodes it can make, and cannot open; and those that it is given."""
 
 import contextlib
+import json
 import os
 import stat
 from pathlib import Path
@@ -36,6 +37,7 @@ def opened(minirt: Minirt, busybox: str, *flags: str, nodes: str) -> list[str]:
     return [line[1:] for line in minirt.output(*RUN, *flags, busybox, "sh", "-c", f"{TRY}; {script}").splitlines()]
 
 
+PATH = "/usr/bin:/bin"
 REFUSED = "Operation not permitted"
 
 
@@ -131,3 +133,31 @@ def test_a_dry_run_shows_the_rules(minirt: Minirt, busybox: str) -> None:
     assert "deny a *:* rwm; " in line
     assert "allow c 1:11 r; " in line
     assert "device filter" not in minirt.output("run", "--dry-run", "--privileged", busybox, "true")
+
+
+def test_a_vendors_device(minirt: Minirt, busybox: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By CDI: a node and the right to use it, a mount, a variable, a group, a hook in sight of the new root."""
+    monkeypatch.setenv("MINIRT_CDI", str(tmp_path))
+    (tmp_path / "library").write_text("of the vendor's\n")
+    hook = tmp_path / "hook"
+    hook.write_text(
+        '#!/bin/sh\ncat > $1/state; echo made > $(sed \'s/.*"bundle":"\\([^"]*\\).*/\\1/\' $1/state)/rootfs/made\n'
+    )
+    hook.chmod(0o755)
+    edits = {
+        "env": ["VENDOR=1"],
+        "deviceNodes": [{"path": "/dev/vendor", "hostPath": "/dev/kmsg"}],
+        "mounts": [{"hostPath": f"{tmp_path}/library", "containerPath": "/lib/vendor", "options": ["ro"]}],
+        "additionalGids": [4242],
+        "hooks": [
+            {"hookName": "createContainer", "path": str(hook), "args": ["hook", str(tmp_path)], "env": [f"PATH={PATH}"]}
+        ],
+    }
+    device = {"name": "0", "containerEdits": edits}
+    (tmp_path / "v.json").write_text(json.dumps({"cdiVersion": "1.0.0", "kind": "v.com/d", "devices": [device]}))
+    script = "echo $VENDOR; cat /lib/vendor; (: < /dev/vendor) && echo opened; cat /made; id -G"
+    lines = minirt.output(*RUN, "--device", "v.com/d=0", busybox, "sh", "-c", script).splitlines()
+    assert lines == ["1", "of the vendor's", "opened", "made", "0 4242"]
+    state = json.loads((tmp_path / "state").read_text())
+    assert (state["status"], state["pid"] > 1) == ("creating", True)
+    assert "no file in" in minirt(*RUN, "--device", "v.com/d=1", busybox, "true").stderr

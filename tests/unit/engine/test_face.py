@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from minirt.cgroups import tree
+from minirt.cgroups.resources import Cpu, Memory
 from minirt.crimessages import api_pb2 as cri
 from minirt.engine import confinement, messages
 from minirt.engine.face import EngineFace
@@ -92,11 +93,30 @@ def test_selinux_options_are_refused(context: cri.LinuxContainerSecurityContext)
 @pytest.mark.parametrize(
     "mount",
     [
-        cri.Mount(container_path="/x", image=cri.ImageSpec(image="busybox")),
+        cri.Mount(image=cri.ImageSpec(image="busybox")),
+        cri.Mount(container_path="/x", host_path="/tmp", image=cri.ImageSpec(image="busybox")),
         cri.Mount(container_path="/x", host_path="/tmp", uidMappings=[cri.IDMapping(length=1)]),
     ],
 )
-def test_mounts_that_are_not_offered_are_refused(mount: cri.Mount, tmp_path: Path) -> None:
+def test_mounts_that_make_no_sense_are_refused(mount: cri.Mount, tmp_path: Path) -> None:
     config = cri.ContainerConfig(metadata=cri.ContainerMetadata(name="x"), mounts=[mount])
-    with pytest.raises(Unsupported):
+    with pytest.raises(InvalidInput):
         messages.container_config(config, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("limits", "overhead", "found"),
+    [
+        ((100, 20_000, 100_000, 512), (10, 5_000, 50_000, 2), (110, 30_000, 100_000, 514)),
+        ((0, 0, 0, 0), (10, 5_000, 50_000, 2), (None, None, None, None)),
+        ((100, 0, 0, 2), (0, 0, 0, 0), (100, None, None, 2)),
+    ],
+)
+def test_a_pod_gets_its_overhead_on_top_of_its_limits(
+    limits: tuple[int, ...], overhead: tuple[int, ...], found: tuple[int | None, ...]
+) -> None:
+    names = ("memory_limit_in_bytes", "cpu_quota", "cpu_period", "cpu_shares")
+    asked = (cri.LinuxContainerResources(**dict(zip(names, one, strict=True))) for one in (limits, overhead))
+    made = messages.pod_resources(*asked)
+    cpu, memory = made.cpu or Cpu(), made.memory or Memory()
+    assert (memory.limit, cpu.quota, cpu.period, cpu.shares) == found

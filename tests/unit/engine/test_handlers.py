@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from minirt.engine import handlers
-from minirt.engine.records import ContainerConfig, SandboxConfig, Volume
+from minirt.engine.records import ContainerConfig, ImageVolume, SandboxConfig, Volume
 from minirt.errors import NotFound, Unsupported
 
 
@@ -49,3 +49,7 @@ def test_what_would_not_be_as_asked_is_refused(installed: Path) -> None:
     handlers.check_container("runc", container)
     with pytest.raises(Unsupported, match="recursive"):
         handlers.check_container("crun", container)
+    mounts_image = ContainerConfig("main", "image", images=(ImageVolume("image", "/b"),))
+    handlers.check_container("minirt", mounts_image)
+    with pytest.raises(Unsupported, match="mount an image"):
+        handlers.check_container("runc", mounts_image)

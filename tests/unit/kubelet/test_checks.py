@@ -6,10 +6,15 @@ from tests.unit.kubelet.pods import container, document, pod
 
 MOUNT = {"name": "work", "mountPath": "/work"}
 WORK = [{"name": "work", "emptyDir": {}}]
+IMAGE = [{"name": "image", "image": {"reference": "models:1"}}]
 
 
 def secure(**fields: object) -> dict[str, object]:
     return container(securityContext=fields)
+
+
+def mounting(path: str, name: str = "image", **more: object) -> dict[str, object]:
+    return container(volumeMounts=[{"name": name, "mountPath": "/m", "subPath": path} | more])
 
 
 @pytest.mark.parametrize(
@@ -55,6 +60,12 @@ def secure(**fields: object) -> dict[str, object]:
         (document(volumes=[*WORK, *WORK]), "'work' is another volume's name too"),
         (document(volumes=[{"name": "work"}]), "a volume has exactly one source"),
         (document(volumes=[WORK[0] | {"hostPath": {"path": "/x"}}]), "a volume has exactly one source"),
+        (document(volumes=[WORK[0] | IMAGE[0]]), "a volume has exactly one source"),
+        (document(volumes=[{"name": "x", "image": {"reference": ""}}]), "'' is not an image's name"),
+        (document(mounting("/x"), volumes=IMAGE), "'/x' is not a relative path without '..'"),
+        (document(mounting("a/../.."), volumes=IMAGE), "'a/../..' is not a relative path without '..'"),
+        (document(mounting("", mountPropagation="Bidirectional"), volumes=IMAGE), "an image's files are read-only"),
+        (document(mounting("a", "work"), volumes=WORK), "of another volume than an image's is not supported yet"),
         (document(volumes=[{"name": "a.b", "emptyDir": {}}]), "'a.b' is not a volume's name"),
         (document(volumes=[{"name": "a", "hostPath": {"path": "x"}}]), "'x' is not an absolute path without '..'"),
         (document(volumes=[{"name": "a", "hostPath": {"path": "/x/.."}}]), "without '..'"),

@@ -142,6 +142,17 @@ def test_mounts_are_as_the_container_asked() -> None:
     ]
 
 
+def test_an_image_is_mounted_by_its_id() -> None:
+    mounts = [{"name": "model", "mountPath": "/model", "subPath": "a/b"}]
+    made = pod(container(volumeMounts=mounts), volumes=[{"name": "model", "image": {"reference": "models:1"}}])
+    assert volumes.mounts(made, made.spec.containers[0], {"": "sha256:0", "model": "sha256:1"})[0] == cri.Mount(
+        container_path="/model",
+        readonly=True,
+        image=cri.ImageSpec(image="sha256:1", user_specified_image="models:1"),
+        image_sub_path="a/b",
+    )
+
+
 def test_a_containers_own_etc_hosts_stays_its_own() -> None:
     mounts = [{"name": "data", "mountPath": "/etc/hosts"}]
     made = pod(container(volumeMounts=mounts), volumes=[{"name": "data", "hostPath": {"path": "/etc/hosts"}}])

@@ -14,6 +14,7 @@ from minirt.linux.operation import Operation
 from minirt.namespaces import inroot
 from minirt.namespaces.devices import MakeDevice, MakeSymlink
 from minirt.namespaces.kinds import JoinNamespace, OffsetClocks, SetHostname
+from minirt.namespaces.layers import MountLayers
 from minirt.namespaces.mounts import BindMount, MaskPath, MountFilesystem, ReadonlyPath, attribute_names
 from minirt.namespaces.rootfs import (
     BindRootfs,
@@ -45,6 +46,8 @@ RO_NOSUID = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID
         (SetPropagation("rslave"), "mount --make-rslave /"),
         (MountOverlay(("/a", "/b"), "/up", "/work", "/root"), "mount overlay of 2 layers on /root (upperdir /up)"),
         (MapLayer("/a", ((0, 1, 1),), ((0, 1, 1),)), "mount --bind -o idmap /a /a"),
+        (MountLayers(("/a", "/b"), "/x"), "mount 2 layers on /x -o ro"),
+        (MountLayers(("/a",), "/x", "etc/a", RO_NOSUID), "mount etc/a of 1 layers on /x -o ro,nosuid"),
         (BindRootfs("/root"), "mount --rbind /root /root"),
         (ReadonlyRoot(), "mount_setattr / MOUNT_ATTR_RDONLY"),
         (PivotRoot(), "pivot_root . . && umount -l .  (the host's file system goes out of sight)"),

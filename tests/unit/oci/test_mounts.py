@@ -5,8 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from minirt.errors import InvalidInput
-from minirt.linux.mount import MOUNT_ATTR_RDONLY, MS_PRIVATE, MS_REC, MS_SHARED
+from minirt.errors import InvalidInput, Unsupported
+from minirt.linux.mount import MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MS_PRIVATE, MS_REC, MS_SHARED
+from minirt.namespaces.layers import MountLayers
 from minirt.namespaces.mounts import BindMount, MountFilesystem
 from minirt.oci.mounts import compile_mount
 from minirt.oci.spec import Mount
@@ -79,3 +80,23 @@ def test_cgroups() -> None:
 def test_refused_by_its_place(fields: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidInput, match=rf"mounts\[2\].*{why}"):
         made(**fields)
+
+
+LAYERS = ["lowerdir+=/a=b", "lowerdir+=/c,d"]
+
+
+def test_layers_and_a_part_of_them() -> None:
+    options = ["nosuid", *LAYERS, "X-mount.subdir=etc/x"]
+    assert made(type="overlay", options=options) == MountLayers(
+        ("/a=b", "/c,d"), "/x", "etc/x", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, cause="mounts /x"
+    )
+    assert isinstance(made(type="overlay", options=[*LAYERS, "upperdir=/u", "workdir=/w"]), MountFilesystem)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("tmpfs", ["X-mount.subdir=a"]), ("overlay", [*LAYERS, "rshared"]), ("none", ["bind", *LAYERS])],
+)
+def test_what_layers_cannot_have(kind: str, options: list[str]) -> None:
+    with pytest.raises(Unsupported):
+        made(type=kind, source="/x", options=options)
