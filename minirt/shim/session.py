@@ -3,7 +3,6 @@
 Its stdio are the caller's own pipes, or a terminal whose master the caller gets: the shim copies nothing.
 """
 
-import contextlib
 import os
 from typing import Any
 
@@ -59,14 +58,13 @@ class Session:
         host = joining.Host(container.pid, cgroup, plan.has_clocks, personality_of(plan), has_user=plan.has_user)
         self._launched = joining.launch(host, self._spec, self._inside, stdio)
         self._launched.sync.setblocking(False)
-        with contextlib.suppress(BrokenPipeError):  # it has died: its exit is on the way, and tells why
-            sync.send(self._launched.sync, {"type": "start"})  # nobody holds it back at its gate
+        self._launched.open_gate()  # nobody holds it back
         self._loop.watch(self._launched.sync.fileno(), self._on_sync)
 
     def _on_sync(self) -> None:
         while self._launched and self._launched.sync.fileno() >= 0:
             try:
-                message, received = sync.receive(self._launched.sync)
+                message, received = self._launched.receive()
             except BlockingIOError:
                 return
             if message is None:
