@@ -268,7 +268,7 @@ class Shim:
         else:
             raise InvalidInput("exec", f"it takes 3 descriptors and got {len(received)}")
         session = Session(self._loop, request.session, container, request.process, self._last_cap)
-        session.start(stdio, reply)
+        session.start(stdio, reply, apart=request.apart)
         self._sessions[request.session] = session
 
     def _find_session(self, session_id: str) -> Session:

@@ -9,7 +9,7 @@ from typing import Any
 from minirt import journal
 from minirt.cgroups import lifecycle
 from minirt.errors import Conflict, MinirtError, ShimError
-from minirt.linux import process
+from minirt.linux import fds, process
 from minirt.oci import executor, joining, sync
 from minirt.oci.compile import compile_process
 from minirt.oci.joining import personality_of
@@ -34,14 +34,15 @@ class Session:
         self._master = -1
         self._error: MinirtError | None = None
         self._at_gate = False
+        self._own_cgroup = ""
 
     @property
     def pid(self) -> int:
         """Return the process's host pid (0 before it exists)."""
         return self._launched.pid if self._launched else 0
 
-    def start(self, stdio: tuple[int, int, int], started: Reply) -> None:
-        """Clone and execute it.
+    def start(self, stdio: tuple[int, int, int], started: Reply, *, apart: bool = False) -> None:
+        """Clone and execute it; ``apart`` in a cgroup of its own, unless the container itself has made some.
 
         Raises:
             Conflict: the container does not run, or is frozen (a clone into a frozen cgroup would hang).
@@ -53,9 +54,19 @@ class Session:
         cgroup = container.plan.cgroup
         if cgroup and lifecycle.is_frozen(cgroup):
             raise Conflict(f"exec in {container.id}", "it is paused", "resume it first")
+        if apart and cgroup and not lifecycle.delegates(cgroup):
+            self._own_cgroup = f"{cgroup}/exec-{self.id}"
+            fds.mkdir(self._own_cgroup)
+        try:
+            self._launch(self._own_cgroup or cgroup, stdio)
+        except (MinirtError, OSError):
+            self._leave_cgroup()
+            raise
         self._started = started
-        plan = container.plan
-        host = joining.Host(container.pid, cgroup, plan.has_clocks, personality_of(plan), has_user=plan.has_user)
+
+    def _launch(self, cgroup: str, stdio: tuple[int, int, int]) -> None:
+        plan = self.container.plan
+        host = joining.Host(self.container.pid, cgroup, plan.has_clocks, personality_of(plan), has_user=plan.has_user)
         self._launched = joining.launch(host, self._spec, self._inside, stdio)
         self._launched.sync.setblocking(False)
         self._launched.open_gate()  # nobody holds it back
@@ -77,7 +88,7 @@ class Session:
         self._close_sync()
         if self._at_gate and not self._error:
             executor.note_last_step(self.container.plan.filter, self._spec.args[0], self.pid)
-            self._answer({"pid": self.pid})
+            self._answer({"pid": self.pid, "cgroup": self._own_cgroup})
 
     def _on_message(self, message: dict[str, Any], received: list[int]) -> None:
         assert self._launched
@@ -105,6 +116,7 @@ class Session:
         self._close_sync()
         if self._launched:
             os.close(self._launched.pidfd)
+        self._leave_cgroup()
         self.exit = {"exit_code": code}
         is_told = bool(self._started or self.waiters)
         if self._started:
@@ -115,6 +127,12 @@ class Session:
             reply(self.exit, [])
         self.waiters = []
         return is_told
+
+    def _leave_cgroup(self) -> None:
+        """Remove its cgroup; what it has left running goes on in the container's."""
+        if self._own_cgroup:
+            lifecycle.dissolve(self._own_cgroup)
+            self._own_cgroup = ""
 
     def _answer(self, ok: dict[str, Any]) -> None:
         if self._started:
