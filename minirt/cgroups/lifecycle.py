@@ -108,6 +108,24 @@ def end(path: str) -> None:
         remove(path)
 
 
+def make_apart(path: str, name: str) -> str:
+    """Make a cgroup below one that processes live in, for some of them; return it.
+
+    "" where that one can have none: it delegates, is divided by threads, or has as many as it may.
+    """
+    own = f"{path}/{name}"
+    try:
+        if delegates(path):
+            return ""
+        fds.mkdir(own)
+    except OSError:
+        return ""
+    if fds.read_file(f"{own}/cgroup.type").strip() == "domain":
+        return own
+    fds.rmdir(own)
+    return ""
+
+
 def dissolve(path: str) -> None:
     """Remove a cgroup whose processes, if it has any, are to go on in the one above; one that is gone is fine.
 

@@ -9,7 +9,7 @@ from typing import Any
 from minirt import journal
 from minirt.cgroups import lifecycle
 from minirt.errors import Conflict, MinirtError, ShimError
-from minirt.linux import fds, process
+from minirt.linux import process
 from minirt.oci import executor, joining, sync
 from minirt.oci.compile import compile_process
 from minirt.oci.joining import personality_of
@@ -54,9 +54,8 @@ class Session:
         cgroup = container.plan.cgroup
         if cgroup and lifecycle.is_frozen(cgroup):
             raise Conflict(f"exec in {container.id}", "it is paused", "resume it first")
-        if apart and cgroup and not lifecycle.delegates(cgroup):
-            self._own_cgroup = f"{cgroup}/exec-{self.id}"
-            fds.mkdir(self._own_cgroup)
+        if apart and cgroup:
+            self._own_cgroup = lifecycle.make_apart(cgroup, f"exec-{self.id}")
         try:
             self._launch(self._own_cgroup or cgroup, stdio)
         except (MinirtError, OSError):
