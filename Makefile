@@ -26,7 +26,7 @@ setup: ## install Debian's packages that minirt needs and this machine lacks, an
 setup-test: setup ## install the packages that the tests need too: docker, containerd, podman, crun, runc, QEMU, …
 	@tools/debian-packages test
 
-$(VENV)/.complete: pyproject.toml setup.py minirt/linux/_build.py minirt/launcher.py minirt/archive.py tools/make-venv
+$(VENV)/.complete: pyproject.toml setup.py minirt/linux/_build.py minirt/linux/execute.c minirt/launcher.py minirt/archive.py tools/make-venv
 	@tools/make-venv $(VENV)
 	@touch $@
 endif

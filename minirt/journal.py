@@ -61,7 +61,7 @@ def step(name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwar
 
 def _recorded(to: Sink, name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     caller = sys._getframe(2)
-    source = f"{_short(caller.f_code.co_filename)}:{caller.f_lineno}"
+    source = f"{short(caller.f_code.co_filename)}:{caller.f_lineno}"
     begun = time.monotonic_ns()
 
     def record(result: str, errno: int) -> None:
@@ -158,5 +158,6 @@ def _cut(text: str) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def _short(filename: str) -> str:
+def short(filename: str) -> str:
+    """Return a source file as records name it: from the package on."""
     return "minirt/" + filename.rpartition("/minirt/")[2] if "/minirt/" in filename else filename

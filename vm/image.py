@@ -30,6 +30,7 @@ FILES = {
     "vm/minirt-vm.service": "etc/systemd/system/minirt-vm.service",
     "setup.py": "srv/minirt/setup.py",
     "minirt/linux/_build.py": "srv/minirt/minirt/linux/_build.py",
+    "minirt/linux/execute.c": "srv/minirt/minirt/linux/execute.c",
 }
 TEXTS = {
     "etc/hosts": "127.0.0.1 localhost minirt-vm\n::1 localhost\n",

@@ -20,6 +20,7 @@ from minirt.cgroups.tree import find
 from minirt.errors import StepFailed
 from minirt.linux import fds
 
+DISSOLVE_TRIES = 8
 GONE = (errno.ENOENT, errno.ENODEV)
 """What the kernel answers about a cgroup that somebody removed: before its file is opened, and after."""
 
@@ -105,6 +106,40 @@ def end(path: str) -> None:
     if not _removed(path):
         kill(path)
         remove(path)
+
+
+def make_apart(path: str, name: str) -> str:
+    """Make a cgroup below one that processes live in, for some of them; return it.
+
+    "" where that one can have none: it delegates, is divided by threads, or has as many as it may.
+    """
+    own = f"{path}/{name}"
+    try:
+        if delegates(path):
+            return ""
+        fds.mkdir(own)
+    except OSError:
+        return ""
+    if fds.read_file(f"{own}/cgroup.type").strip() == "domain":
+        return own
+    fds.rmdir(own)
+    return ""
+
+
+def dissolve(path: str) -> None:
+    """Remove a cgroup whose processes, if it has any, are to go on in the one above; one that is gone is fine.
+
+    Who forks faster than it is moved, or has made cgroups below, keeps it: it is removed with the one above.
+    """
+    for _ in range(DISSOLVE_TRIES):
+        if _removed(path):
+            return
+        for pid in pids(path):
+            try:
+                fds.write_file(f"{os.path.dirname(path)}/cgroup.procs", str(pid))
+            except OSError as error:
+                if error.errno not in (*GONE, errno.ESRCH):
+                    return
 
 
 def _removed(path: str) -> bool:

@@ -5,9 +5,11 @@ import os
 import select
 import time
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import Struct
 
+from minirt.cgroups import lifecycle
 from minirt.engine import containers
 from minirt.engine.records import ContainerRecord
 from minirt.errors import MinirtError
@@ -45,14 +47,14 @@ def run(record: ContainerRecord, args: tuple[str, ...], timeout_s: float) -> Cap
         with ShimClient(record.sandbox_id) as shim:
             spec = containers.exec_process(record, args)
             try:
-                request = protocol.Exec(container=record.id, session=session, process=spec)
-                pid = shim.call(request, [null, out_w, err_w])["pid"]
+                request = protocol.Exec(record.id, session, spec, apart=timeout_s > 0)
+                begun = shim.call(request, [null, out_w, err_w])
             finally:
                 for fd in (null, out_w, err_w):
                     os.close(fd)
             wait_id = shim.send(protocol.Wait(container=record.id, session=session))
             found = {out_r: bytearray(), err_r: bytearray()}
-            return _collect(shim, wait_id, found, timeout_s, lambda: _kill(record, session, pid))
+            return _collect(shim, wait_id, found, timeout_s, lambda: _kill(record, session, begun))
     finally:
         os.close(out_r)
         os.close(err_r)
@@ -100,8 +102,19 @@ def _read(fd: int, found: dict[int, bytearray]) -> bool:
     return bool(data)
 
 
-def _kill(record: ContainerRecord, session: str, pid: int) -> None:
-    """Kill an exec'd process and its descendants, pinned first by their pidfds, also where they left its session."""
+def _kill(record: ContainerRecord, session: str, begun: dict[str, Any]) -> None:
+    """Kill an exec'd process and all that it has started: by its cgroup, which nobody leaves by forking.
+
+    Where it has none of its own (the container has made some), only its descendants are found.
+    """
+    if cgroup := begun.get("cgroup"):
+        lifecycle.kill(cgroup)
+    else:
+        _kill_descendants(record, session, begun["pid"])
+
+
+def _kill_descendants(record: ContainerRecord, session: str, pid: int) -> None:
+    """Kill a process and those below it, pinned first by their pidfds, also where they left its session."""
     with contextlib.ExitStack() as pinned:
         below = [pinned.enter_context(fds.closing(fd)) for fd in map(_pidfd, descendants(pid)) if fd >= 0]
         with contextlib.suppress(MinirtError), ShimClient(record.sandbox_id) as other:  # it may just have ended

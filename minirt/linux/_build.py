@@ -1,9 +1,11 @@
-"""The one C module: syscalls that Python does not offer, and the two moments where no Python may run.
+"""The one C module: syscalls that Python does not offer, and (in execute.c) the moments where no Python may run.
 
 Built by setup.py (cffi API mode) into ``minirt.linux._native``. Every function returns what the kernel returned, with
 errno left for ``ffi.errno``; there is no policy here. Syscalls go through syscall(2) by number, so that an older libc
 than the kernel does not matter.
 """
+
+from pathlib import Path
 
 from cffi import FFI
 
@@ -41,6 +43,30 @@ long rt_sched_setattr(int pid, uint32_t policy, uint64_t flags, int32_t nice, ui
 void rt_exec(const char *path, char *const argv[], char *const envp[],
              const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd,
              unsigned int first_closed, int blank_fd);
+long rt_launch(uint64_t flags, int cgroup_fd, int *pidfd, uint64_t calls, int count,
+               uint64_t shared_bytes, const uint64_t *apart, int apart_count, uint64_t argv, uint64_t envp,
+               uint64_t filter, unsigned short filter_length, unsigned int filter_flags, int report_fd,
+               unsigned int first_closed, int blank_fd);
+uint64_t rt_thread_address(void);
+static const int SYS_setns;
+static const int SYS_prctl;
+static const int SYS_close_range;
+static const int SYS_umask;
+static const int SYS_keyctl;
+static const int SYS_setsid;
+static const int SYS_dup3;
+static const int SYS_chdir;
+static const int SYS_personality;
+static const int SYS_ioprio_set;
+static const int SYS_setgroups;
+static const int SYS_setresuid;
+static const int SYS_setresgid;
+static const int SYS_capset;
+static const int SYS_openat;
+static const int SYS_openat2;
+static const int SYS_write;
+static const int CALL_FIND;
+static const int CALL_IS_INSIDE;
 long rt_can_leave_executable(void);
 long rt_fs_type(int fd);
 void rt_pause(void);
@@ -76,11 +102,14 @@ SOURCE = r"""
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef CLONE_INTO_CGROUP
 #define CLONE_INTO_CGROUP 0x200000000ULL
 #endif
+
+static void default_signals(void);
 
 struct rt_mount_attr { uint64_t attr_set, attr_clr, propagation, userns_fd; };
 
@@ -232,149 +261,6 @@ static long rt_link_up(const char *name)
     return result;
 }
 
-/* Every signal back to its default and none blocked: CPython ignores SIGPIPE and SIGXFSZ, and exec keeps what is
- * ignored. Past libc, which keeps real-time signals 32 and 33 to itself: whoever started us may have blocked them. */
-static void default_signals(void)
-{
-    struct { void *handler; unsigned long flags; void *restorer; uint64_t mask; } action = {0};
-    uint64_t none = 0;
-    int number;
-    for (number = 1; number <= 64; number++)
-        syscall(SYS_rt_sigaction, number, &action, NULL, sizeof none);
-    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none);
-}
-
-static void report(int fd, const char *step, int number)
-{
-    char line[96];
-    int length = snprintf(line, sizeof line, "{\"type\":\"failed\",\"step\":\"%s\",\"errno\":%d}", step, number);
-    if (write(fd, line, length) < 0)
-        _exit(126);
-}
-
-/* A listener's descriptor must leave this process although the filter, once it is loaded, may forbid or hold back every
- * call that would send it. So a thread is there before, which no filter binds: main tells it the descriptor through
- * memory, it sends it and says so, and main makes no call between seccomp and execve, which ends the thread. */
-struct handover { int report_fd; atomic_int listener, number, is_sent; };
-enum { NOT_LOADED = -2, NOT_LOADABLE = -1 };
-
-static int send_listener(int report_fd, int listener)
-{
-    char line[] = "{\"type\":\"listener\"}", space[CMSG_SPACE(sizeof listener)] = {0};
-    struct iovec part = {line, sizeof line - 1};
-    struct msghdr message = {
-        .msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof space,
-    };
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof listener);
-    memcpy(CMSG_DATA(header), &listener, sizeof listener);
-    return sendmsg(report_fd, &message, MSG_NOSIGNAL) < 0 ? errno : 0;
-}
-
-static int hand_over(void *argument)
-{
-    struct handover *to = argument;
-    int listener, number;
-    while ((listener = atomic_load(&to->listener)) == NOT_LOADED)
-        sched_yield();
-    number = listener == NOT_LOADABLE ? atomic_load(&to->number) : send_listener(to->report_fd, listener);
-    if (number) {
-        report(to->report_fd, "seccomp", number);
-        _exit(125);
-    }
-    atomic_store(&to->is_sent, 1);
-    return 0;
-}
-
-static void load_with_listener(const struct sock_fprog *program, unsigned int flags, int report_fd)
-{
-    static char stack[16384] __attribute__((aligned(64)));
-    static struct handover to;
-    long listener;
-    to.report_fd = report_fd;
-    atomic_store(&to.listener, NOT_LOADED);
-    if (clone(hand_over, stack + sizeof stack, CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD, &to)
-            < 0) {
-        report(report_fd, "clone", errno);
-        _exit(125);
-    }
-    listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, program);
-    atomic_store(&to.number, listener < 0 ? errno : 0);
-    atomic_store(&to.listener, listener < 0 ? NOT_LOADABLE : (int)listener);
-    while (!atomic_load(&to.is_sent))
-        ;
-}
-
-static long rt_fs_type(int fd)
-{
-    struct statfs about;
-    return fstatfs(fd, &about) ? -1 : (long)about.f_type;
-}
-
-/* Say whether the kernel lets a process name another file as the one it executes (CONFIG_CHECKPOINT_RESTORE). */
-static long rt_can_leave_executable(void)
-{
-    unsigned int size = 0;
-    return syscall(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP_SIZE, &size, 0, 0);
-}
-
-static int note_segments(struct dl_phdr_info *info, size_t size, void *range)
-{
-    uintptr_t *found = range, page = sysconf(_SC_PAGESIZE);
-    int at;
-    for (at = 0; at < info->dlpi_phnum; at++)
-        if (info->dlpi_phdr[at].p_type == PT_LOAD) {
-            uintptr_t first = (info->dlpi_addr + info->dlpi_phdr[at].p_vaddr) & ~(page - 1);
-            uintptr_t last = info->dlpi_addr + info->dlpi_phdr[at].p_vaddr + info->dlpi_phdr[at].p_memsz;
-            found[0] = first < found[0] ? first : found[0];
-            found[1] = last > found[1] ? (last + page - 1) & ~(page - 1) : found[1];
-        }
-    return 1; /* the program itself is the first to be told of */
-}
-
-/* Let /proc/self/exe be an empty file. A container may execute it, by a symlink or a #! line, and would then have the
- * host's interpreter in hand, to write to (CVE-2019-5736). The kernel wants nothing of the old file to be mapped any
- * more: so the interpreter is gone, and only this module, libc and the stack are left. The addresses mean nothing, but
- * must be in order; the execve to come sets them. It takes CAP_SYS_ADMIN. */
-static long leave_executable(int blank_fd)
-{
-    uintptr_t range[2] = {UINTPTR_MAX, 0};
-    uint64_t here = (uintptr_t)range;
-    struct prctl_mm_map map = {here, here + 1, here, here, here, here, here, here, here, here, here, NULL, 0, blank_fd};
-    dl_iterate_phdr(note_segments, range);
-    if (munmap((void *)range[0], range[1] - range[0]))
-        return -1;
-    return syscall(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0);
-}
-
-/* The last thing a stage does. From the filter on, only what it allows may be called, so no Python runs any more:
- * on success the program has replaced us and report_fd is closed (FD_CLOEXEC); on failure one message says why. */
-static void rt_exec(const char *path, char *const argv[], char *const envp[],
-                    const void *filter, unsigned short filter_length, unsigned int filter_flags, int report_fd,
-                    unsigned int first_closed, int blank_fd)
-{
-    default_signals();
-    syscall(SYS_close_range, first_closed, ~0u, CLOSE_RANGE_CLOEXEC);
-    if (blank_fd >= 0 && leave_executable(blank_fd)) {
-        report(report_fd, "prctl", errno);
-        _exit(125);
-    }
-    if (filter_length) {
-        struct sock_fprog program = {filter_length, (struct sock_filter *)filter};
-        if (filter_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER) {
-            load_with_listener(&program, filter_flags, report_fd);
-        } else if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, filter_flags, &program)) {
-            report(report_fd, "seccomp", errno);
-            _exit(125);
-        }
-    }
-    syscall(SYS_execve, path, argv, envp);
-    report(report_fd, "execve", errno);
-    _exit(127);
-}
-
 static long rt_join_session_keyring(void)
 {
     return syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
@@ -399,9 +285,11 @@ static void rt_pause(void)
 }
 """
 
+EXECUTE = (Path(__file__).parent / "execute.c").read_text()
+
 ffibuilder = FFI()
 ffibuilder.cdef(DECLARATIONS)
-ffibuilder.set_source("minirt.linux._native", SOURCE, py_limited_api=True)
+ffibuilder.set_source("minirt.linux._native", SOURCE + EXECUTE, py_limited_api=True)
 
 if __name__ == "__main__":
     ffibuilder.compile(verbose=True)

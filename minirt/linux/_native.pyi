@@ -3,6 +3,25 @@
 from typing import Any, Protocol
 
 class _Lib(Protocol):
+    SYS_setns: int
+    SYS_prctl: int
+    SYS_close_range: int
+    SYS_umask: int
+    SYS_keyctl: int
+    SYS_setsid: int
+    SYS_dup3: int
+    SYS_chdir: int
+    SYS_personality: int
+    SYS_ioprio_set: int
+    SYS_setgroups: int
+    SYS_setresuid: int
+    SYS_setresgid: int
+    SYS_capset: int
+    SYS_openat: int
+    SYS_openat2: int
+    SYS_write: int
+    CALL_FIND: int
+    CALL_IS_INSIDE: int
     def rt_clone3(self, flags: int, exit_signal: int, cgroup_fd: int, pidfd: Any) -> int: ...
     def rt_unshare(self, flags: int) -> int: ...
     def rt_setns(self, fd: int, flags: int) -> int: ...
@@ -48,6 +67,26 @@ class _Lib(Protocol):
         first_closed: int,
         blank_fd: int,
     ) -> None: ...
+    def rt_launch(
+        self,
+        flags: int,
+        cgroup_fd: int,
+        pidfd: Any,
+        calls: int,
+        count: int,
+        shared_bytes: int,
+        apart: Any,
+        apart_count: int,
+        argv: int,
+        envp: int,
+        filter: int,
+        filter_length: int,
+        filter_flags: int,
+        report_fd: int,
+        first_closed: int,
+        blank_fd: int,
+    ) -> int: ...
+    def rt_thread_address(self) -> int: ...
     def rt_join_session_keyring(self) -> int: ...
     def rt_pause(self) -> None: ...
 

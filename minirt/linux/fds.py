@@ -18,6 +18,8 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 PROC = "/proc/"
+PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+RESOLVE_PROC = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS
 PROC_SUPER_MAGIC = 0x9FA0
 PROC_ROOT_INO = 1
 
@@ -98,11 +100,10 @@ def open_proc(path: str, flags: int) -> int:
 
     Raises OSError: EXDEV, something else is mounted there; ENOENT.
     """
-    with closing(os.open(PROC, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as proc:
+    with closing(os.open(PROC, PLACE)) as proc:
         if lib.rt_fs_type(proc) != PROC_SUPER_MAGIC or os.fstat(proc).st_ino != PROC_ROOT_INO:
             raise OSError(errno.EXDEV, "what is mounted there is not the kernel's procfs", PROC)
-        resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS
-        return openat2(proc, path.removeprefix(PROC).lstrip("/"), flags, resolve=resolve)
+        return openat2(proc, path.removeprefix(PROC).lstrip("/"), flags, resolve=RESOLVE_PROC)
 
 
 def syncfs(fd: int) -> None:
@@ -122,8 +123,19 @@ def rmdir(path: str) -> None:
 
 def close_all_but(keep: set[int]) -> None:
     """Close every descriptor that is not in ``keep``."""
+    for first, last in gaps(keep):
+        close_range(first, last, 0)
+
+
+def close_range(first: int, last: int, flags: int) -> None:
+    """Close the descriptors from ``first`` to ``last``."""
+    checked(lib.rt_close_range(first, last, flags))
+
+
+def gaps(keep: set[int]) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) of every range of descriptors between those in ``keep``."""
     first = 0
     for fd in [*sorted(keep), 0x100000000]:
         if first < fd:
-            checked(lib.rt_close_range(first, fd - 1, 0))
+            yield first, fd - 1
         first = fd + 1

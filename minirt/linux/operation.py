@@ -15,6 +15,7 @@ C = TypeVar("C", contravariant=True)
 
 
 if TYPE_CHECKING:
+    from minirt.linux.calls import Call
 
     class _Executable(Struct, Generic[C], frozen=True):
         """What is executed with a ``C``."""
@@ -38,6 +39,18 @@ class Operation(_Executable[C], frozen=True):
     def execute(self, context: C, /) -> None:
         """Do it. Raises OSError as the kernel gave it."""
         raise NotImplementedError
+
+    def calls(self, context: C, /) -> "list[Call]":
+        """Return the system calls that ``execute`` makes, for a child that runs no Python.
+
+        Only some operations offer it (``is_calls``): the others take more than that.
+        """
+        raise NotImplementedError
+
+    @property
+    def is_calls(self) -> bool:
+        """Say whether the operation can be had as system calls."""
+        return type(self).calls is not Operation.calls
 
     @property
     def because(self) -> str:

@@ -53,11 +53,20 @@ def clone3(flags: int, cgroup_fd: int = -1, tasks: int | str = "/proc/self/task"
             EOPNOTSUPP (the cgroup is not a domain).
     Source: clone(2), "The clone3() system call".
     """
+    require_one_thread(tasks)
+    return journal.step("clone3", _clone3, with_pidfd(flags, cgroup_fd), cgroup_fd)
+
+
+def require_one_thread(tasks: int | str = "/proc/self/task") -> None:
+    """Return if this process may fork. Raises RuntimeError: it has more than one thread."""
     threads = len(os.listdir(tasks))
     if threads != 1:
         raise RuntimeError(f"clone3 in a process with {threads} threads: who has threads never forks")
-    flags |= CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd >= 0 else 0)
-    return journal.step("clone3", _clone3, flags, cgroup_fd)
+
+
+def with_pidfd(flags: int, cgroup_fd: int) -> int:
+    """Return clone3's flags with those that every child of ours has."""
+    return flags | CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd >= 0 else 0)
 
 
 def _clone3(flags: int, cgroup_fd: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import os
 from minirt import journal
 from minirt.errors import InvalidInput
 from minirt.linux import scheduling
+from minirt.linux.calls import Call, call
 from minirt.linux.operation import Operation
 
 POLICIES = {
@@ -117,6 +118,10 @@ class SetPersonality(Operation[object], frozen=True):
     def execute(self, context: object) -> None:
         """Set it."""
         scheduling.personality(PERSONALITIES[self.domain])
+
+    def calls(self, context: object) -> list[Call]:
+        """Return the one call."""
+        return [call("personality", PERSONALITIES[self.domain])]
 
 
 def cpu_list(text: str, field: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ user namespace: see userns.py. With CLONE_PARENT init is the shim's own child al
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec import Struct, field
 
@@ -26,17 +26,42 @@ from minirt.oci.init import Init
 from minirt.oci.plan import Plan
 from minirt.security.seccomp import Filter
 
+if TYPE_CHECKING:
+    from minirt.oci.direct import Ahead
+
 SECCOMP_SET_MODE_FILTER = 1
 IN_REACH = "the container may reach minirt's interpreter as /proc/self/exe: the kernel has no CONFIG_CHECKPOINT_RESTORE"
 
 
 class Launched(Struct):
-    """An init on its way: its host pid, its pidfd, the shim's end of the pair, and what its stage warned of."""
+    """An init on its way: its host pid, its pidfd, the shim's end of the pair, and what its stage warned of.
+
+    One that runs no Python says what it has done by ``ahead``, when its pair ends; it stands at no gate.
+    """
 
     pid: int
     pidfd: int
     sync: Socket
     warnings: list[str] = field(default_factory=list)
+    ahead: "Ahead | None" = None
+    said: list[tuple[dict[str, Any] | None, list[int]]] = field(default_factory=list)
+
+    def receive(self) -> tuple[dict[str, Any] | None, list[int]]:
+        """Return the next message and its descriptors; None at the end. Raises BlockingIOError: there is none yet."""
+        if self.said:
+            return self.said.pop(0)
+        message, received = sync.receive(self.sync)
+        if self.ahead and (message is None or message["type"] == "failed"):
+            self.said = [*((told, []) for told in self.ahead.messages()), (message, received)]
+            self.ahead = None
+            return self.said.pop(0)
+        return message, received
+
+    def open_gate(self) -> None:
+        """Let it through, as soon as it comes to its gate."""
+        if not self.ahead:
+            with contextlib.suppress(BrokenPipeError):  # it has died: its exit is on the way, and tells why
+                sync.send(self.sync, {"type": "start"})
 
 
 class _Child(Struct, frozen=True):
@@ -103,12 +128,16 @@ def spawn(
     """
     outer, inner = sync.pair()
     warnings: list[str] = []
+    ahead = None
     with inner, process.blank_file() as blank:
         child = _Child(inside, stdio, inner, name, blank)
         warnings += [] if blank >= 0 else [IN_REACH]
         try:
             if stage:
                 pid, pidfd = _clone_in_stage(stage, clone_flags, child, cgroup_fd, outer, warnings)
+            elif neighbour >= 0 and (ahead := _ahead(child)):
+                with _next_to(neighbour):
+                    pid, pidfd = ahead.launch(clone_flags, cgroup_fd)
             else:
                 with _next_to(neighbour):
                     pid, pidfd = process.clone3(clone_flags, cgroup_fd)
@@ -120,7 +149,14 @@ def spawn(
         except MinirtError:
             outer.close()
             raise
-    return Launched(pid, pidfd, outer, warnings)
+    return Launched(pid, pidfd, outer, warnings, ahead)
+
+
+def _ahead(child: _Child) -> "Ahead | None":
+    """Return what a child will do, if it needs no Python for it."""
+    from minirt.oci import direct
+
+    return direct.ahead(child.plan, Init(child.sync, child.stdio, blank=child.blank), child.name)
 
 
 @contextlib.contextmanager

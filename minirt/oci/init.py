@@ -14,7 +14,8 @@ from msgspec import Struct, field
 
 from minirt import journal
 from minirt.errors import CommandNotFound, MinirtError, StepFailed
-from minirt.linux import fds, mount, prctl, process
+from minirt.linux import calls, fds, mount, prctl, process
+from minirt.linux.calls import Call, call
 from minirt.linux.operation import Operation
 from minirt.linux.sockets import Socket
 from minirt.namespaces import inroot
@@ -59,6 +60,10 @@ class Undumpable(Operation[Init], frozen=True):
         """Set it; children inherit it."""
         prctl.set_dumpable(False)
 
+    def calls(self, context: Init) -> list[Call]:
+        """Return the one call."""
+        return [calls.prctl(calls.PR_SET_DUMPABLE, 0)]
+
 
 class CloseInherited(Operation[Init], frozen=True):
     """Close what a fork of the shim brings along: the host's files must not be in reach from the container."""
@@ -71,9 +76,16 @@ class CloseInherited(Operation[Init], frozen=True):
 
     def execute(self, context: Init) -> None:
         """Close them."""
+        for first, last in fds.gaps(self._kept(context)):
+            journal.step("close_range", fds.close_range, first, last, 0)
+
+    def calls(self, context: Init) -> list[Call]:
+        """Return a call for each gap between those that are kept."""
+        return [call("close_range", first, last, 0) for first, last in fds.gaps(self._kept(context))]
+
+    def _kept(self, context: Init) -> set[int]:
         kept = {0, 1, 2, context.sync.fileno(), *context.stdio, *context.prepared, *self.keep}
-        kept |= {context.blank} - {-1}
-        journal.step("close_range", fds.close_all_but, kept)
+        return kept | ({context.blank} - {-1})
 
 
 class NewSession(Operation[Init], frozen=True):
@@ -86,6 +98,10 @@ class NewSession(Operation[Init], frozen=True):
     def execute(self, context: Init) -> None:
         """Become a session leader."""
         journal.step("setsid", os.setsid)
+
+    def calls(self, context: Init) -> list[Call]:
+        """Return the one call."""
+        return [call("setsid")]
 
 
 class NewKeyring(Operation[Init], frozen=True):
@@ -100,7 +116,15 @@ class NewKeyring(Operation[Init], frozen=True):
         try:
             process.join_session_keyring()
         except OSError as error:
-            context.warn(f"the container shares the host's session keyring: {error.strerror}")
+            context.warn(self._why_not(error.errno or 0))
+
+    def calls(self, context: Init) -> list[Call]:
+        """Return the one call; it may fail."""
+        join = calls.KEYCTL_JOIN_SESSION_KEYRING
+        return [call("keyctl", join, 0, shown=(), excused=calls.ANY_ERROR, warn=self._why_not)]
+
+    def _why_not(self, number: int) -> str:
+        return f"the container shares the host's session keyring: {os.strerror(number)}"
 
 
 class Stdio(Operation[Init], frozen=True):
@@ -114,6 +138,11 @@ class Stdio(Operation[Init], frozen=True):
         """Duplicate them."""
         for number, fd in enumerate(context.stdio):
             os.dup2(fd, number)
+
+    def calls(self, context: Init) -> list[Call]:
+        """Return a dup3 for each that is not in its place; there is no dup2 on every machine."""
+        placed = enumerate(context.stdio)
+        return [call("dup3", fd, number, 0, is_step=False) for number, fd in placed if fd != number]
 
 
 class OpenTerminal(Operation[Init], frozen=True):
@@ -190,7 +219,14 @@ class Chdir(Operation[Init], frozen=True):
         try:
             os.getcwd()
         except FileNotFoundError:
-            raise StepFailed(self.describe(), "it leads out of the container's root") from None
+            raise self._outside() from None
+
+    def calls(self, context: Init) -> list[Call]:
+        """Return both."""
+        return [call("chdir", calls.text(self.path), shown=(self.path,)), calls.is_inside(lambda _: self._outside())]
+
+    def _outside(self) -> StepFailed:
+        return StepFailed(self.describe(), "it leads out of the container's root")
 
 
 class SetUmask(Operation[Init], frozen=True):
@@ -206,6 +242,10 @@ class SetUmask(Operation[Init], frozen=True):
         """Set it."""
         journal.step("umask", os.umask, self.mask)
 
+    def calls(self, context: Init) -> list[Call]:
+        """Return the one call."""
+        return [call("umask", self.mask)]
+
 
 class FindExecutable(Operation[Init], frozen=True):
     """Find the command in the container, with the user's own rights."""
@@ -220,9 +260,8 @@ class FindExecutable(Operation[Init], frozen=True):
 
     def execute(self, context: Init) -> None:
         """Take the first that may be executed; remember why another could not."""
-        candidates = [self.command] if "/" in self.command else [f"{at}/{self.command}" for at in self.search]
         refused: MinirtError | None = None
-        for path in candidates:
+        for path in self._candidates():
             number = _why_not(path)
             if not number:
                 context.executable = path
@@ -230,6 +269,17 @@ class FindExecutable(Operation[Init], frozen=True):
             if number not in {errno.ENOENT, errno.ENOTDIR}:
                 refused = refused or sync.exec_error(path, number)
         raise refused or self._not_found()
+
+    def calls(self, context: Init) -> list[Call]:
+        """Return the same search, in C."""
+        return [calls.find(self._candidates(), self._refused)]
+
+    def _candidates(self) -> list[str]:
+        return [self.command] if "/" in self.command else [f"{at}/{self.command}" for at in self.search]
+
+    def _refused(self, why: int) -> MinirtError:
+        number = why & 0xFFFF
+        return self._not_found() if number == errno.ENOENT else sync.exec_error(self._candidates()[why >> 16], number)
 
     def _not_found(self) -> MinirtError:
         why = "no such file or directory" if "/" in self.command else "executable file not found in $PATH"
@@ -261,6 +311,10 @@ class WaitForStart(Operation[Init], frozen=True):
         message, _ = sync.receive(context.sync)
         if message is None:
             os._exit(125)
+
+    def calls(self, context: Init) -> list[Call]:
+        """Return none: who has no Python is held back by nobody."""
+        return []
 
 
 class FindHome(Operation[Init], frozen=True):
@@ -299,6 +353,11 @@ class LoadFilter(Operation[Init], frozen=True):
         """Hand it to the last step."""
         context.filter = self.filter
 
+    def calls(self, context: Init) -> list[Call]:
+        """Hand it to the last step."""
+        context.filter = self.filter
+        return []
+
 
 class Execute(Operation[Init], frozen=True):
     """Become the program: signals to default, all but 0-2 closed, /proc/self/exe made blank, the filter loaded, execve.
@@ -330,3 +389,7 @@ class Execute(Operation[Init], frozen=True):
             flags=found.flags if found else 0,
             kept=self.preserved,
         )
+
+    def calls(self, context: Init) -> list[Call]:
+        """Return none: a child without Python does this when it has made all its calls."""
+        return []

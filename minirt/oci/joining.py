@@ -3,11 +3,11 @@
     shim ─ setns(init's PID namespace), for its next child ─ clone3 into init's cgroup ─▶ setns(the others) … execve
       or ─ fork ─▶ stage ─ setns(all but cgroup, user) ─ clone3(CLONE_PARENT) ──────────▶ setns(cgroup, user) … execve
 
-A stage is needed where clocks or ids are not the host's, or other CPUs are asked for until the process is in its
-cgroup. The cgroup namespace is joined by the process itself: seen from inside of it, where ``nsdelegate`` is on, its
-maker's cgroup does not exist, and clone3 would refuse to leave it (ENOENT). With it goes the user namespace: until then
-the process has the host's rights, which joining the others may take; nobody inside can look into it, for it is not
-dumpable, and was not when it was born.
+Without a stage the process needs no Python, as a rule: see direct.py. A stage is needed where clocks or ids are not
+the host's, or other CPUs are asked for until the process is in its cgroup. The cgroup namespace is joined by the
+process itself: seen from inside of it, where ``nsdelegate`` is on, its maker's cgroup does not exist, and clone3 would
+refuse to leave it (ENOENT). With it goes the user namespace: until then the process has the host's rights, which
+joining the others may take; nobody inside can look into it, for it is not dumpable, and was not when it was born.
 """
 
 import os
@@ -17,6 +17,7 @@ from msgspec import Struct
 from minirt.cgroups import lifecycle
 from minirt.errors import Conflict
 from minirt.linux import process
+from minirt.linux.calls import Call, call
 from minirt.linux.operation import Operation
 from minirt.namespaces.kinds import FLAGS
 from minirt.oci import executor
@@ -42,6 +43,10 @@ class JoinProcess(Operation[object], frozen=True):
     def execute(self, context: object) -> None:
         """Join them all at once."""
         process.setns(self.pidfd, self.flags)
+
+    def calls(self, context: object) -> list[Call]:
+        """Return the one call."""
+        return [call("setns", self.pidfd, self.flags)]
 
 
 class Host(Struct, frozen=True):

@@ -17,11 +17,13 @@ Source: capabilities(7), prctl(2), credentials(7)
 import errno
 import os
 import resource
+import sys
 from typing import Protocol
 
 from minirt import journal
 from minirt.errors import InvalidInput
-from minirt.linux import capability, fds, prctl
+from minirt.linux import calls, capability, fds, prctl
+from minirt.linux.calls import Call, call
 from minirt.linux.operation import Operation
 from minirt.security.capabilities import NAMES, mask, names_in
 
@@ -105,10 +107,18 @@ class SetOomScoreAdj(Operation[Warns], frozen=True):
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM):
                 raise
-            context.warn(
-                f"cannot set oom_score_adj to {self.value}: minirt has no CAP_SYS_RESOURCE here, and may only raise it "
-                "(the container runs with the value that minirt has)"
-            )
+            context.warn(self._lowered())
+
+    def calls(self, context: Warns, /) -> list[Call]:
+        """Return what writes it; it may be forbidden."""
+        excused = calls.excusing(errno.EACCES, errno.EPERM)
+        return calls.write_proc("/proc/self/oom_score_adj", str(self.value), excused, lambda _: self._lowered())
+
+    def _lowered(self) -> str:
+        return (
+            f"cannot set oom_score_adj to {self.value}: minirt has no CAP_SYS_RESOURCE here, and may only raise it "
+            "(the container runs with the value that minirt has)"
+        )
 
 
 class NoNewPrivileges(Operation[object], frozen=True):
@@ -121,6 +131,10 @@ class NoNewPrivileges(Operation[object], frozen=True):
     def execute(self, context: object, /) -> None:
         """Set it; there is no way back."""
         prctl.set_no_new_privs()
+
+    def calls(self, context: object, /) -> list[Call]:
+        """Return the one call."""
+        return [calls.prctl(calls.PR_SET_NO_NEW_PRIVS, 1)]
 
 
 class DropBounding(Operation[object], frozen=True):
@@ -139,6 +153,11 @@ class DropBounding(Operation[object], frozen=True):
         for number in range(self.last + 1):
             if number not in self.keep:
                 prctl.capbset_drop(number)
+
+    def calls(self, context: object, /) -> list[Call]:
+        """Return a call for each."""
+        dropped = [number for number in range(self.last + 1) if number not in self.keep]
+        return [calls.prctl(calls.PR_CAPBSET_DROP, number) for number in dropped]
 
 
 class SetCredentials(Operation[Warns], frozen=True):
@@ -166,16 +185,12 @@ class SetCredentials(Operation[Warns], frozen=True):
 
     def execute(self, context: Warns, /) -> None:
         """Change over; warn of what cannot be given, and go on without, as the OCI spec asks of runtimes."""
-        held = capability.capget()[1]
-        if missing := mask(self.permitted) & ~held:
-            names = " ".join(names_in(missing))
-            context.warn(f"cannot give {names}: minirt does not have it here (the container runs without)")
+        sets = self._sets(context)
         prctl.set_keepcaps()
         journal.step("setgroups", os.setgroups, self.groups)
         journal.step("setresgid", os.setresgid, self.gid, self.gid, self.gid)
         journal.step("setresuid", os.setresuid, self.uid, self.uid, self.uid)
-        effective, permitted = mask(self.effective | self.until_execve), mask(self.permitted | self.until_execve)
-        capability.capset(effective & held, permitted & held, mask(self.inheritable) & held)
+        capability.capset(*sets)
         prctl.ambient_clear()
         for number in sorted(self.ambient):
             self._raise(number, context)
@@ -184,8 +199,38 @@ class SetCredentials(Operation[Warns], frozen=True):
         try:
             prctl.ambient_raise(number)
         except PermissionError:
-            name = " ".join(names_in(1 << number))
-            context.warn(f"cannot make {name} ambient: it would have to be permitted and inheritable, too")
+            context.warn(_not_ambient(number))
+
+    def calls(self, context: Warns, /) -> list[Call]:
+        """Return what changes over, from what this process has: its child has the same."""
+        groups, sets = b"".join(gid.to_bytes(4, sys.byteorder) for gid in self.groups), self._sets(context)
+        return [
+            calls.prctl(calls.PR_SET_KEEPCAPS, 1),
+            call("setgroups", len(self.groups), groups, shown=(self.groups,)),
+            call("setresgid", self.gid, self.gid, self.gid),
+            call("setresuid", self.uid, self.uid, self.uid),
+            call("capset", *capability.in_memory(*sets), shown=sets),
+            calls.prctl(prctl.PR_CAP_AMBIENT, prctl.PR_CAP_AMBIENT_CLEAR_ALL, 0),
+            *(self._call_to_raise(number) for number in sorted(self.ambient)),
+        ]
+
+    def _call_to_raise(self, number: int) -> Call:
+        what = (prctl.PR_CAP_AMBIENT, prctl.PR_CAP_AMBIENT_RAISE, number)
+        return calls.prctl(*what, excused=calls.excusing(errno.EPERM), warn=lambda _: _not_ambient(number))
+
+    def _sets(self, context: Warns) -> tuple[int, int, int]:
+        """Return the effective, permitted and inheritable set that can be given."""
+        held = capability.capget()[1]
+        if missing := mask(self.permitted) & ~held:
+            names = " ".join(names_in(missing))
+            context.warn(f"cannot give {names}: minirt does not have it here (the container runs without)")
+        effective, permitted = mask(self.effective | self.until_execve), mask(self.permitted | self.until_execve)
+        return effective & held, permitted & held, mask(self.inheritable) & held
+
+
+def _not_ambient(number: int) -> str:
+    name = " ".join(names_in(1 << number))
+    return f"cannot make {name} ambient: it would have to be permitted and inheritable, too"
 
 
 def _names(numbers: frozenset[int]) -> str:

@@ -100,12 +100,14 @@ class Attach(Request):
 class Exec(Request):
     """Execute another process in the container, on the three descriptors sent along, or on a new terminal.
 
-    With ``process.terminal`` the answer carries the terminal's master.
+    With ``process.terminal`` the answer carries the terminal's master. ``apart``: in a cgroup of its own below the
+    container's, where that can have one; the answer names it (``cgroup``), so that all that is started can be killed.
     """
 
     container: str
     session: str
     process: Process
+    apart: bool = False
 
 
 class Kill(Request):

@@ -286,7 +286,7 @@ class Shim:
         else:
             raise InvalidInput("exec", f"it takes 3 descriptors and got {len(received)}")
         session = Session(self._loop, request.session, container, request.process, self._last_cap, self._session_ended)
-        session.start(stdio, reply)
+        session.start(stdio, reply, apart=request.apart)
         self._sessions[request.session] = session
 
     def _find_session(self, session_id: str) -> Session:

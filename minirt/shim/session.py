@@ -3,7 +3,6 @@
 Its stdio are the caller's own pipes, or a terminal whose master the caller gets: the shim copies nothing.
 """
 
-import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -46,14 +45,15 @@ class Session:
         self._master = -1
         self._error: MinirtError | None = None
         self._at_gate = False
+        self._own_cgroup = ""
 
     @property
     def pid(self) -> int:
         """Return the process's host pid (0 before it exists)."""
         return self._launched.pid if self._launched else 0
 
-    def start(self, stdio: tuple[int, int, int], started: Reply) -> None:
-        """Clone and execute it.
+    def start(self, stdio: tuple[int, int, int], started: Reply, *, apart: bool = False) -> None:
+        """Clone and execute it; ``apart`` in a cgroup of its own, unless the container itself has made some.
 
         Raises:
             Conflict: the container does not run, or is frozen (a clone into a frozen cgroup would hang).
@@ -65,25 +65,30 @@ class Session:
         cgroup = container.plan.cgroup
         if cgroup and lifecycle.is_frozen(cgroup):
             raise Conflict(f"exec in {container.id}", "it is paused", "resume it first")
+        if apart and cgroup and not container.foreign:
+            self._own_cgroup = lifecycle.make_apart(cgroup, f"exec-{self.id}")
+        try:
+            self._launched = self._launch(self._own_cgroup or cgroup, stdio)
+        except (MinirtError, OSError):
+            self._leave_cgroup()
+            raise
         self._started = started
-        self._launched = self._launch(stdio)
         self._launched.sync.setblocking(False)
-        with contextlib.suppress(BrokenPipeError):  # it has died: its exit is on the way, and tells why
-            sync.send(self._launched.sync, {"type": "start"})  # nobody holds it back at its gate
+        self._launched.open_gate()  # nobody holds it back
         self._loop.watch(self._launched.sync.fileno(), self._on_sync)
 
-    def _launch(self, stdio: tuple[int, int, int]) -> executor.Launched:
+    def _launch(self, cgroup: str, stdio: tuple[int, int, int]) -> executor.Launched:
         container = self.container
         if container.foreign:
             return container.foreign.execute(self.id, self._spec, stdio, functools.partial(self._ended, self))
-        plan, cgroup = container.plan, container.plan.cgroup
+        plan = container.plan
         host = joining.Host(container.pid, cgroup, plan.has_clocks, personality_of(plan), has_user=plan.has_user)
         return joining.launch(host, self._spec, self._inside, stdio)
 
     def _on_sync(self) -> None:
         while self._launched and self._launched.sync.fileno() >= 0:
             try:
-                message, received = sync.receive(self._launched.sync)
+                message, received = self._launched.receive()
             except BlockingIOError:
                 return
             if message is None:
@@ -96,7 +101,7 @@ class Session:
         self._close_sync()
         if self._at_gate and not self._error:
             self._note_last_step()
-            self._answer({"pid": self.pid})
+            self._answer({"pid": self.pid, "cgroup": self._own_cgroup})
 
     def _on_message(self, message: dict[str, Any], received: list[int]) -> None:
         assert self._launched
@@ -128,6 +133,7 @@ class Session:
         self._close_sync()
         if self._launched and self._launched.pidfd >= 0:
             os.close(self._launched.pidfd)
+        self._leave_cgroup()
         self.exit = {"exit_code": code}
         is_told = bool(self._started or self.waiters)
         if self._started:
@@ -138,6 +144,12 @@ class Session:
             reply(self.exit, [])
         self.waiters = []
         return is_told
+
+    def _leave_cgroup(self) -> None:
+        """Remove its cgroup; what it has left running goes on in the container's."""
+        if self._own_cgroup:
+            lifecycle.dissolve(self._own_cgroup)
+            self._own_cgroup = ""
 
     def _answer(self, ok: dict[str, Any]) -> None:
         if self._started:

@@ -114,6 +114,7 @@ def _run(requests: socket.socket) -> NoReturn:
 
         prctl.set_name("minirt-zygote")
         from minirt.cgroups import devices as devices  # which only containers with rules for them need
+        from minirt.oci import direct as direct  # which only exec needs
         from minirt.security.capabilities import last_cap
         from minirt.shim import server
 

@@ -145,6 +145,23 @@ def test_remove_names_who_still_lives_there(root: str, inhabit: Inhabit) -> None
     assert e.value.errno == errno.EBUSY
 
 
+def test_what_lives_in_a_cgroup_apart_goes_on_in_the_one_above(root: str, inhabit: Inhabit) -> None:
+    cgroup = make(root, "c")
+    apart = lifecycle.make_apart(cgroup, "apart")
+    sleeper = inhabit(apart)
+    lifecycle.dissolve(apart)
+    assert not os.path.exists(apart)
+    assert lifecycle.pids(cgroup) == [sleeper.pid]
+    lifecycle.dissolve(apart)
+
+
+def test_a_cgroup_that_is_divided_by_threads_has_none_apart(root: str) -> None:
+    cgroup = make(root, "c")
+    Path(make(root, "c", "threads"), "cgroup.type").write_text("threaded")
+    assert lifecycle.make_apart(cgroup, "apart") == ""
+    assert [os.path.basename(child) for child in lifecycle.children(cgroup)] == ["threads"]
+
+
 def test_freeze_and_thaw(root: str, inhabit: Inhabit) -> None:
     inhabit(root)
     assert not lifecycle.is_frozen(root)

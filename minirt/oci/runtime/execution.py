@@ -149,7 +149,7 @@ def _until_executed(
     with contextlib.closing(launched.sync):
         os.close(launched.pidfd)
         while True:
-            message, descriptors = sync.receive(launched.sync)
+            message, descriptors = launched.receive()
             if message is None:
                 break
             match message["type"]:
@@ -159,7 +159,7 @@ def _until_executed(
                     on_listener(descriptors[0])
                 case "ready":
                     is_at_gate = True
-                    sync.send(launched.sync, {"type": "start"})
+                    launched.open_gate()
                 case "failed":
                     _reap(launched.pid)
                     raise sync.failure(message, command)

@@ -47,11 +47,16 @@ def test_when_time_is_up_the_command_is_killed_and_the_container_is_not(pods: Po
 
 @pytest.mark.differs("containerd", "it kills only the command itself")
 def test_when_time_is_up_what_the_command_started_is_killed_too(pods: Pods, container: str) -> None:
-    script = "setsid sleep 4242 & sh -c 'sleep 4343; :'"
+    """Also one that has left the session and its parents: init is its parent then."""
+    script = "setsid sleep 4242 & setsid sh -c 'sleep 4444 &'; sh -c 'sleep 4343; :'"
     assert code_of(lambda: pods.exec(container, "sh", "-c", script, timeout_s=1)) == grpc.StatusCode.DEADLINE_EXCEEDED
     seen = pods.exec(container, "ps").stdout
-    assert b"4242" not in seen
-    assert b"4343" not in seen
+    assert not [number for number in (b"4242", b"4343", b"4444") if number in seen]
+
+
+def test_what_a_command_leaves_running_goes_on(pods: Pods, container: str) -> None:
+    assert pods.exec(container, "sh", "-c", "sleep 4545 >/dev/null 2>&1 &", timeout_s=30).exit_code == 0
+    assert b"4545" in pods.exec(container, "ps").stdout
 
 
 def test_it_is_over_when_the_command_ends_though_another_holds_the_pipe(pods: Pods, container: str) -> None:

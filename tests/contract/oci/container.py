@@ -33,6 +33,7 @@ class Container:
         self.output = directory / "output"
         self.config: dict[str, Any] = json.loads((self.bundle / "config.json").read_text())
         self.config["linux"]["cgroupsPath"] = f"/{os.environ['MINIRT_CGROUP']}/{name}"
+        self.process["env"].append("HOME=/root")  # as engines do
         self.config["mounts"] = [mount for mount in self.config["mounts"] if mount["type"] != "cgroup"]
 
     @property

@@ -105,6 +105,10 @@ def test_the_capabilities_of_a_description(running: Container) -> None:
     assert found == {"CapInh:": 0, "CapPrm:": 1, "CapEff:": 1, "CapBnd:": 1, "CapAmb:": 0}
 
 
+def test_home_is_looked_up_where_it_is_missing(running: Container) -> None:
+    assert running.exec_process("sh", "-c", "echo $HOME", env=["PATH=/bin"]) == "/root"
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 def test_no_new_privileges_of_a_description(running: Container, wanted: bool) -> None:
     said = running.exec_process("grep", "NoNewPrivs", "/proc/self/status", noNewPrivileges=wanted)

@@ -11,19 +11,24 @@ Run it as ``python -m tests.integration.crash.crashing FUSE``; it takes requests
 """
 
 import ctypes
+import functools
 import importlib
 import json
 import mmap
 import os
+import platform
 import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from minirt import journal
+from minirt.linux.calls import Call
+from minirt.linux.launch import launch
+from minirt.oci import direct
 
 STAGES = ("cli", "zygote", "shim", "keeper", "pause", "stage", "init")
 NEVER = -1
@@ -41,6 +46,8 @@ WARM = (
         "images.rootfs",
     ),
 )
+GETPID, KILL = {"x86_64": (39, 62), "aarch64": (172, 129)}.get(platform.machine(), (-1, -1))
+DEATH = (Call(GETPID, ()), Call(KILL, (0, signal.SIGKILL), takes=True))
 CHANGES = {"os.mkdir", "os.rename", "os.link", "os.symlink", "os.remove", "os.rmdir", "os.chmod", "os.truncate"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -119,6 +126,20 @@ def install(fuse: Fuse) -> None:
             fuse.blow()
 
     sys.addaudithook(audit)
+    direct.launch = functools.partial(_launch, fuse)
+
+
+def _launch(fuse: Fuse, flags: int, cgroup_fd: int, calls: Sequence[Call], *rest: Any) -> Any:
+    """Launch a process that makes calls in place of steps: where it is to die, one more of them kills it."""
+    stage, journal.stage = journal.stage, "init"
+    made: list[Call] = []
+    for one in calls:
+        due = bool(one.name) and fuse.is_due(f"{one.name} {journal.shown(one.shown)}", files=False)
+        fuse.blown = fuse.blown or int(due)
+        death = DEATH if due else ()
+        made += [one, *death] if fuse.after else [*death, one]
+    journal.stage = stage
+    return launch(flags, cgroup_fd, made, *rest)
 
 
 def _changes_a_file(event: str, args: tuple[Any, ...], places: tuple[str, ...]) -> bool:
