@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -46,6 +47,7 @@ def run(zygote: Zygote, listen: Path, **options: Any) -> None:
         MinirtError: it cannot be bound.
     """
     check(listen)
+    _allow_descriptors()
     with _alone():
         streams = StreamingServer()
         face = ServedFace(zygote, streams, **options)
@@ -62,6 +64,12 @@ def check(listen: Path) -> None:
         raise InvalidInput(f"listen on {listen}", why, "use for example /run/minirt/minirt.sock")
     if listen.exists() and not listen.is_socket():
         raise InvalidInput(f"listen on {listen}", "there is a file that is no socket", "remove it, or use another path")
+
+
+def _allow_descriptors() -> None:
+    """Have as many descriptors as may be: the lists take one a container. The zygote's children keep what we had."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextlib.contextmanager

@@ -13,6 +13,9 @@ long rt_unshare(int flags);
 long rt_setns(int fd, int flags);
 long rt_pidfd_open(int pid, unsigned int flags);
 long rt_pidfd_send_signal(int pidfd, int signal);
+long rt_inotify_init1(int flags);
+long rt_inotify_add_watch(int fd, const char *path, uint32_t mask);
+long rt_inotify_rm_watch(int fd, int watch);
 long rt_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
 long rt_umount2(const char *target, int flags);
 long rt_pivot_root(const char *new_root, const char *put_old);
@@ -103,6 +106,13 @@ static long rt_pidfd_open(int pid, unsigned int flags) { return syscall(SYS_pidf
 static long rt_pidfd_send_signal(int pidfd, int signal)
 {
     return syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0);
+}
+
+static long rt_inotify_init1(int flags) { return syscall(SYS_inotify_init1, flags); }
+static long rt_inotify_rm_watch(int fd, int watch) { return syscall(SYS_inotify_rm_watch, fd, watch); }
+static long rt_inotify_add_watch(int fd, const char *path, uint32_t mask)
+{
+    return syscall(SYS_inotify_add_watch, fd, path, mask);
 }
 
 static long rt_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)
