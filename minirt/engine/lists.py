@@ -38,6 +38,11 @@ class Lists:
         self._items: dict[Key, Any] = {}
         self._answers: dict[tuple[str, bytes], bytes] = {}
 
+    def close(self) -> None:
+        """Watch nothing any more; who asks again has everything read anew."""
+        with self._lock:
+            self._forget_all()
+
     def again(self, name: str, request: bytes) -> bytes | None:
         """Return an RPC's answer if the same request has had it and nothing has changed; at once, in any thread."""
         if not self._lock.acquire(blocking=False):
