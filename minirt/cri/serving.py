@@ -23,7 +23,7 @@ from minirt import paths
 from minirt.cri.server import server_for
 from minirt.cri.streaming.face import ServedFace
 from minirt.cri.streaming.server import StreamingServer
-from minirt.engine import prune
+from minirt.engine import example, prune
 from minirt.errors import Conflict, InvalidInput, MinirtError, StepFailed
 from minirt.linux import process
 from minirt.shim.zygote import Zygote
@@ -49,6 +49,7 @@ def run(zygote: Zygote, listen: Path, **options: Any) -> None:
     check(listen)
     _allow_descriptors()
     with _alone():
+        _rehearse(zygote)
         streams = StreamingServer()
         face = ServedFace(zygote, streams, **options)
         is_over = asyncio.run(_serve(face, streams, listen, zygote))
@@ -64,6 +65,14 @@ def check(listen: Path) -> None:
         raise InvalidInput(f"listen on {listen}", why, "use for example /run/minirt/minirt.sock")
     if listen.exists() and not listen.is_socket():
         raise InvalidInput(f"listen on {listen}", "there is a file that is no socket", "remove it, or use another path")
+
+
+def _rehearse(zygote: Zygote) -> None:
+    """Have the zygote do once what all of its shims will do; without that they take more memory, and nothing else."""
+    try:
+        zygote.rehearse(example.spec())
+    except MinirtError as error:
+        log.warning("cannot rehearse: %s", error)
 
 
 def _allow_descriptors() -> None:
