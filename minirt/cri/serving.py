@@ -49,7 +49,6 @@ def run(zygote: Zygote, listen: Path, **options: Any) -> None:
     check(listen)
     _allow_descriptors()
     with _alone():
-        _rehearse(zygote)
         streams = StreamingServer()
         face = ServedFace(zygote, streams, **options)
         is_over = asyncio.run(_serve(face, streams, listen, zygote))
@@ -105,6 +104,7 @@ async def _serve(face: ServedFace, streams: StreamingServer, listen: Path, zygot
         loop.add_signal_handler(number, ended.set)
     pidfd = process.pidfd_open(zygote.pid)
     loop.add_reader(pidfd, ended.set)
+    rehearsal = loop.run_in_executor(None, _rehearse, zygote)
     server = server_for(face)
     _bind(server, listen)
     await streams.start()
@@ -117,7 +117,7 @@ async def _serve(face: ServedFace, streams: StreamingServer, listen: Path, zygot
     _tell_systemd("STOPPING=1" if is_over else "RELOADING=1")
     streams.close()
     await server.stop(GRACE_S if is_over else 0)
-    await sweeping
+    await asyncio.gather(rehearsal, sweeping)
     listen.unlink(missing_ok=True)
     loop.remove_reader(pidfd)
     os.close(pidfd)
