@@ -30,6 +30,8 @@ from minirt.shim.zygote import Zygote
 
 GRACE_S = 5.0
 """How long calls under way may take when the server is told to end."""
+DESCRIPTORS = 1 << 16
+"""More would be of no use, and programs that we start may try each one that they may have."""
 STREAM_THREADS = 64
 """How many execs, attaches and forwarded connections may begin at once."""
 LONGEST_PATH = 107
@@ -75,9 +77,9 @@ def _rehearse(zygote: Zygote) -> None:
 
 
 def _allow_descriptors() -> None:
-    """Have as many descriptors as may be: the lists take one a container. The zygote's children keep what we had."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    """Have enough of them: the lists take one a container. The zygote's children keep what we had."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, DESCRIPTORS)), hard))
 
 
 @contextlib.contextmanager
