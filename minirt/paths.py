@@ -55,9 +55,19 @@ def sandbox_dir(sandbox_id: str) -> "Path":
     return _below(_state_root(), "sandboxes", sandbox_id)
 
 
+def sandbox_path(sandbox_id: str) -> str:
+    """Return the same as text: each shim asks for its own, and has a use for little of what makes a Path."""
+    return f"{_state_root()}/sandboxes/{checked_id(sandbox_id)}"
+
+
 def container_dir(container_id: str) -> "Path":
     """Return the state directory of one container; it is also its OCI bundle."""
     return _below(_state_root(), "containers", container_id)
+
+
+def container_path(container_id: str) -> str:
+    """Return the same as text."""
+    return f"{_state_root()}/containers/{checked_id(container_id)}"
 
 
 @functools.lru_cache(4096)

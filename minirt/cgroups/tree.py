@@ -18,12 +18,15 @@ A path given to ``Tree.at`` is relative to our root; one that begins with "/" is
 Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, https://systemd.io/CGROUP_DELEGATION, proc_pid_mountinfo(5)
 """
 
+import contextlib
 import os
 from typing import NamedTuple
 
 from minirt.errors import ControllerMissing, InvalidInput
+from minirt.linux import fds
 
 UNIT = "minirt-cgroups.service"
+CGROUP2_SUPER_MAGIC = 0x63677270
 USUAL_MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 
 
@@ -65,10 +68,21 @@ def find() -> Tree:
     Raises:
         ControllerMissing: no cgroup2 file system is mounted.
     """
-    with open("/proc/self/mountinfo") as file:
-        mount = mount_point(file.read())
+    mount = _usual_mount()
+    if not mount:
+        with open("/proc/self/mountinfo") as file:  # which is long where there are many pods
+            mount = mount_point(file.read())
     base = f"{mount}/{UNIT}" if is_systemd() else mount
     return Tree(mount, base, f"{base}/{checked_path(os.environ.get('MINIRT_CGROUP') or 'minirt')}")
+
+
+def _usual_mount() -> str:
+    """Return where cgroup2 usually is if it is there, else ""."""
+    for point in USUAL_MOUNTS:
+        with contextlib.suppress(OSError):
+            if fds.fs_type(point) == CGROUP2_SUPER_MAGIC:
+                return point
+    return ""
 
 
 def mount_point(mountinfo: str) -> str:

@@ -3,11 +3,13 @@
     caller ── unix socket ──▶ event loop ──▶ a thread of the pool ──▶ face.RunPodSandbox(request)
                                  ▲ response, or an error's status code ──┘
 
+A list that shows what it showed last time is answered by the event loop itself (engine/lists.py).
 The method table is made from the interface's own description; what the face has not is UNIMPLEMENTED. A caller that
 goes away, or whose deadline passes, ends the call and not the thread: what the thread then brings forth is undone.
 """
 
 import asyncio
+import functools
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -19,6 +21,7 @@ import grpc.aio  # type: ignore[import-untyped]
 
 from minirt.cri import codes
 from minirt.crimessages import api_pb2 as cri
+from minirt.engine.lists import METHODS, Lists
 from minirt.errors import MinirtError
 
 SERVICES = ("RuntimeService", "ImageService")
@@ -59,15 +62,27 @@ class Services:
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(f"runtime.v1.{name}", table),))
 
     def _handler(self, method: Any) -> grpc.RpcMethodHandler:
+        lists = getattr(self._face, "lists", None)
+        if lists and method.name in METHODS:
+            return grpc.unary_unary_rpc_method_handler(self._list(method.name, lists))
         request = getattr(cri, method.input_type.name).FromString
         response = getattr(cri, method.output_type.name).SerializeToString
+        work = getattr(self._face, method.name)
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(self._stream(method.name), request, response)
-        return grpc.unary_unary_rpc_method_handler(self._unary(method.name), request, response)
+        return grpc.unary_unary_rpc_method_handler(self._unary(method.name, work), request, response)
 
-    def _unary(self, name: str) -> Unary:
-        method = getattr(self._face, name)
+    def _list(self, name: str, lists: Lists) -> Unary:
+        """Return the handler of a list; it takes and gives messages as they are sent."""
+        look = self._unary(name, functools.partial(lists.answer, name))
 
+        async def call(request: bytes, context: grpc.aio.ServicerContext) -> Any:
+            known = lists.again(name, request)
+            return await look(request, context) if known is None else known
+
+        return call
+
+    def _unary(self, name: str, method: Callable[..., Any]) -> Unary:
         async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
             cancelled = threading.Event()
             extra = (cancelled.is_set,) if name in CANCELLABLE else ()

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -22,13 +23,15 @@ from minirt import paths
 from minirt.cri.server import server_for
 from minirt.cri.streaming.face import ServedFace
 from minirt.cri.streaming.server import StreamingServer
-from minirt.engine import prune
+from minirt.engine import example, prune
 from minirt.errors import Conflict, InvalidInput, MinirtError, StepFailed
 from minirt.linux import process
 from minirt.shim.zygote import Zygote
 
 GRACE_S = 5.0
 """How long calls under way may take when the server is told to end."""
+DESCRIPTORS = 1 << 16
+"""More would be of no use, and programs that we start may try each one that they may have."""
 STREAM_THREADS = 64
 """How many execs, attaches and forwarded connections may begin at once."""
 LONGEST_PATH = 107
@@ -46,6 +49,7 @@ def run(zygote: Zygote, listen: Path, **options: Any) -> None:
         MinirtError: it cannot be bound.
     """
     check(listen)
+    _allow_descriptors()
     with _alone():
         streams = StreamingServer()
         face = ServedFace(zygote, streams, **options)
@@ -62,6 +66,20 @@ def check(listen: Path) -> None:
         raise InvalidInput(f"listen on {listen}", why, "use for example /run/minirt/minirt.sock")
     if listen.exists() and not listen.is_socket():
         raise InvalidInput(f"listen on {listen}", "there is a file that is no socket", "remove it, or use another path")
+
+
+def _rehearse(zygote: Zygote) -> None:
+    """Have the zygote do once what all of its shims will do; without that they take more memory, and nothing else."""
+    try:
+        zygote.rehearse(example.spec())
+    except MinirtError as error:
+        log.warning("cannot rehearse: %s", error)
+
+
+def _allow_descriptors() -> None:
+    """Have enough of them: the lists take one a container. The zygote's children keep what we had."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, DESCRIPTORS)), hard))
 
 
 @contextlib.contextmanager
@@ -88,6 +106,7 @@ async def _serve(face: ServedFace, streams: StreamingServer, listen: Path, zygot
         loop.add_signal_handler(number, ended.set)
     pidfd = process.pidfd_open(zygote.pid)
     loop.add_reader(pidfd, ended.set)
+    rehearsal = loop.run_in_executor(None, _rehearse, zygote)
     server = server_for(face)
     _bind(server, listen)
     await streams.start()
@@ -100,7 +119,7 @@ async def _serve(face: ServedFace, streams: StreamingServer, listen: Path, zygot
     _tell_systemd("STOPPING=1" if is_over else "RELOADING=1")
     streams.close()
     await server.stop(GRACE_S if is_over else 0)
-    await sweeping
+    await asyncio.gather(rehearsal, sweeping)
     listen.unlink(missing_ok=True)
     loop.remove_reader(pidfd)
     os.close(pidfd)

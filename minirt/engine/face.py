@@ -14,11 +14,12 @@ from minirt.cgroups.resources import Resources
 from minirt.crimessages import api_pb2 as cri
 from minirt.engine import capture, containers, handlers, inspection, messages, sandboxes, store, updating
 from minirt.engine.events import EventStream
+from minirt.engine.filters import chosen
 from minirt.engine.imageface import ImageFace
 from minirt.engine.nodeface import NodeFace
 from minirt.engine.podevents import ContainerEvents
 from minirt.engine.records import CRI, ContainerRecord, SandboxRecord
-from minirt.engine.statsface import StatsFace, has
+from minirt.engine.statsface import StatsFace
 from minirt.errors import AlreadyExists, Conflict, InvalidInput, MinirtError, NotFound, TimedOut
 from minirt.images.store import ImageStore
 from minirt.network.directories import Directories
@@ -109,15 +110,8 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
 
     def ListPodSandbox(self, request: cri.ListPodSandboxRequest) -> cri.ListPodSandboxResponse:
         """List this owner's sandboxes; a half-made one is none yet."""
-        wanted = request.filter
-        items = [
-            messages.sandbox_item(record, sandboxes.is_ready(record))
-            for record in self._sandboxes()
-            if record.id.startswith(wanted.id) and has(record.config.labels, wanted.label_selector)
-        ]
-        if wanted.HasField("state"):
-            items = [item for item in items if item.state == wanted.state.state]
-        return cri.ListPodSandboxResponse(items=items)
+        found = [messages.sandbox_item(record, sandboxes.is_ready(record)) for record in self._sandboxes()]
+        return cri.ListPodSandboxResponse(items=chosen(found, request.filter))
 
     def _cgroup(self, parent: str, sandbox_id: str) -> str:
         """Return a sandbox's cgroup. Other callers than our own kubelet may give several sandboxes one parent."""
@@ -206,17 +200,12 @@ class EngineFace(NodeFace, ImageFace, StatsFace):
 
     def ListContainers(self, request: cri.ListContainersRequest) -> cri.ListContainersResponse:
         """List this owner's containers."""
-        wanted = request.filter
         found = [
             messages.container_item(record, containers.status(record))
-            for record in store.containers(wanted.pod_sandbox_id or None, self._owner)
-            if record.id != record.sandbox_id
-            and record.id.startswith(wanted.id)
-            and has(record.config.labels, wanted.label_selector)
+            for record in store.containers(request.filter.pod_sandbox_id or None, self._owner)
+            if record.id != record.sandbox_id and record.id.startswith(request.filter.id)
         ]
-        if wanted.HasField("state"):
-            found = [item for item in found if item.state == wanted.state.state]
-        return cri.ListContainersResponse(containers=found)
+        return cri.ListContainersResponse(containers=chosen(found, request.filter))
 
     def ContainerStatus(self, request: cri.ContainerStatusRequest) -> cri.ContainerStatusResponse:
         """Return a container's status; with ``verbose`` all that is known of it, as JSON. Raises NotFound."""

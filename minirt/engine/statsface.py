@@ -15,6 +15,7 @@ from minirt.cgroups import tree as cgroup_tree
 from minirt.cgroups.stats import Pressure, Usage
 from minirt.crimessages import api_pb2 as cri
 from minirt.engine import imageface, messages, store
+from minirt.engine.filters import has
 from minirt.engine.records import ContainerRecord, SandboxRecord
 from minirt.images.snapshots import Snapshots
 from minirt.shim import status as statuses
@@ -298,8 +299,3 @@ def _interfaces(process: str) -> dict[str, list[int]]:
         return {}  # it has just ended
     pairs = (line.partition(":") for line in lines)
     return {name.strip(): list(map(int, numbers.split())) for name, _, numbers in pairs}
-
-
-def has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    """Say whether labels are what a selector wants: all of its keys, with its values."""
-    return all(labels.get(key) == value for key, value in wanted.items())

@@ -15,6 +15,9 @@ long rt_unshare(int flags);
 long rt_setns(int fd, int flags);
 long rt_pidfd_open(int pid, unsigned int flags);
 long rt_pidfd_send_signal(int pidfd, int signal);
+long rt_inotify_init1(int flags);
+long rt_inotify_add_watch(int fd, const char *path, uint32_t mask);
+long rt_inotify_rm_watch(int fd, int watch);
 long rt_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
 long rt_umount2(const char *target, int flags);
 long rt_pivot_root(const char *new_root, const char *put_old);
@@ -69,7 +72,7 @@ static const int CALL_FIND;
 static const int CALL_IS_INSIDE;
 long rt_can_leave_executable(void);
 long rt_fs_type(int fd);
-void rt_pause(void);
+void rt_pause(const uint64_t *unused, unsigned int count);
 """
 
 SOURCE = r"""
@@ -109,6 +112,9 @@ SOURCE = r"""
 #define CLONE_INTO_CGROUP 0x200000000ULL
 #endif
 
+#define MOST_UNUSED 256
+#define KERNEL_SIGSET_BYTES 8
+
 static void default_signals(void);
 
 struct rt_mount_attr { uint64_t attr_set, attr_clr, propagation, userns_fd; };
@@ -132,6 +138,13 @@ static long rt_pidfd_open(int pid, unsigned int flags) { return syscall(SYS_pidf
 static long rt_pidfd_send_signal(int pidfd, int signal)
 {
     return syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0);
+}
+
+static long rt_inotify_init1(int flags) { return syscall(SYS_inotify_init1, flags); }
+static long rt_inotify_rm_watch(int fd, int watch) { return syscall(SYS_inotify_rm_watch, fd, watch); }
+static long rt_inotify_add_watch(int fd, const char *path, uint32_t mask)
+{
+    return syscall(SYS_inotify_add_watch, fd, path, mask);
 }
 
 static long rt_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)
@@ -267,20 +280,26 @@ static long rt_join_session_keyring(void)
 }
 
 /* PID 1 of a pod's shared PID namespace: reap what is left to it, for ever. It blocks every signal and waits for one
- * only, so that nothing a container sends ends the pod. Touches no memory of its own, so a fork that ends here shares
- * its parent's pages for good. */
-static void rt_pause(void)
+ * only, so that nothing a container sends ends the pod. It gives its part of the pages back that it was forked with:
+ * count times begin and length of what is unused, which may hold this very list. From there on there is no libc that
+ * could miss something: what it keeps for a thread, where errno is, stays as well. */
+static void rt_pause(const uint64_t *unused, unsigned int count)
 {
     sigset_t all, children;
-    int number;
+    uint64_t given[2 * MOST_UNUSED], here = (uint64_t)(uintptr_t)&errno;
     default_signals();
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, NULL);
     sigemptyset(&children);
     sigaddset(&children, SIGCHLD);
+    count = count < MOST_UNUSED ? count : MOST_UNUSED;
+    memcpy(given, unused, count * 2 * sizeof *given);
+    for (unsigned int i = 0; i < 2 * count; i += 2)
+        if (here < given[i] || here >= given[i] + given[i + 1])
+            syscall(SYS_madvise, given[i], given[i + 1], MADV_DONTNEED);
     for (;;)
-        if (sigwait(&children, &number) == 0)
-            while (waitpid(-1, NULL, WNOHANG) > 0)
+        if (syscall(SYS_rt_sigtimedwait, &children, NULL, NULL, KERNEL_SIGSET_BYTES) > 0)
+            while (syscall(SYS_wait4, -1, NULL, WNOHANG, NULL) > 0)
                 ;
 }
 """

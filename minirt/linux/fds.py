@@ -106,6 +106,12 @@ def open_proc(path: str, flags: int) -> int:
         return openat2(proc, path.removeprefix(PROC).lstrip("/"), flags, resolve=RESOLVE_PROC)
 
 
+def fs_type(path: str) -> int:
+    """Return the kernel's number of the file system that a directory is on. Raises OSError: ENOENT, ENOTDIR."""
+    with closing(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as directory:
+        return checked(lib.rt_fs_type(directory))
+
+
 def syncfs(fd: int) -> None:
     """Write everything of the file system that ``fd`` is on to its disk. Raises OSError: EIO, ENOSPC, EDQUOT."""
     checked(lib.rt_syncfs(fd))

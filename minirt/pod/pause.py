@@ -1,14 +1,14 @@
 """Pause: PID 1 of the PID namespace that a pod's containers share.
 
 A container with root sees it as /proc/1 and may read nothing there: pause is not dumpable, holds no capability, stands
-in an empty read-only root, and keeps no descriptor. It reaps what containers leave behind, and no signal ends it.
+in an empty read-only root, keeps no descriptor, and gives back most of the memory that it was forked with. It reaps
+what containers leave behind, and no signal ends it.
 """
 
 import os
 
 from minirt import journal
-from minirt.linux import capability, fds, mount, prctl
-from minirt.linux._native import lib
+from minirt.linux import capability, fds, mount, prctl, process
 from minirt.linux.operation import Operation
 from minirt.oci import sync
 from minirt.oci.init import Init
@@ -31,6 +31,7 @@ class Pause(Operation[Init], frozen=True):
 
     def execute(self, context: Init) -> None:
         """Give up everything, report, and never return."""
+        unused = process.private_memory()  # while /proc is there
         prctl.set_dumpable(False)
         self._empty_root()
         if self.mapped:
@@ -45,7 +46,7 @@ class Pause(Operation[Init], frozen=True):
         prctl.set_dumpable(False)
         sync.send(context.sync, {"type": "ready"})
         fds.close_all_but(set())
-        lib.rt_pause()
+        process.pause(unused)
 
     def _empty_root(self) -> None:
         mount.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)

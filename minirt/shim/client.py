@@ -122,7 +122,7 @@ def gone(sandbox_id: str) -> ShimError:
 @contextlib.contextmanager
 def short_address(sandbox_id: str) -> Iterator[str]:
     """Yield an address of the shim's socket that fits into sockaddr_un, however long the state directory's path is."""
-    directory = os.open(paths.sandbox_dir(sandbox_id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = os.open(paths.sandbox_path(sandbox_id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{directory}/shim.sock"
     finally:

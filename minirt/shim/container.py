@@ -11,7 +11,6 @@ import os
 import select
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from msgspec import structs
@@ -73,7 +72,7 @@ class Container:
         self._pending = reply
         self._starting = start
         try:
-            self.log = LogWriter(Path(log_path)) if log_path else None
+            self.log = LogWriter(log_path) if log_path else None
             self._launch(*_pipes(stdin=stdin and not terminal, terminal=terminal))
         except MinirtError as error:
             self._abandon(error)

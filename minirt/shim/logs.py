@@ -6,7 +6,6 @@ gets an F record too. Source: containerd's and the kubelet's log format, design 
 
 import os
 import time
-from pathlib import Path
 
 MAX_LINE = 16 * 1024
 
@@ -14,11 +13,14 @@ MAX_LINE = 16 * 1024
 class LogWriter:
     """Appends a container's output to its log. A full disk costs records, never the container: they are counted."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = {"stdout": b"", "stderr": b""}
-        self._fd = self._open()
+        try:
+            self._fd = self._open()
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            self._fd = self._open()
         self.lost_bytes = 0
 
     def _open(self) -> int:

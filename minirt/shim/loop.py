@@ -4,6 +4,7 @@ asyncio would do all of this and bring a child watcher, an executor and 60 ms of
 a warm zygote and forks containers itself wants none of them.
 """
 
+import _signal  # type: ignore[import-not-found]  # the same without enumerations, which cost 200 kB at first use
 import heapq
 import itertools
 import os
@@ -14,6 +15,10 @@ from collections.abc import Callable
 
 Callback = Callable[[], object]
 ChildCallback = Callable[[int, int], None]
+
+
+def _ignore(*_: object) -> None:
+    """Be there, so that a signal is told to the wake-up pipe."""
 
 
 class Timer:
@@ -38,8 +43,8 @@ class Loop:
         self._order = itertools.count()
         self._running = True
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
+        _signal.signal(signal.SIGCHLD, _ignore)
+        _signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
         self.watch(self._wake_r, self._reap)
 
     def watch(self, fd: int, ready: Callback, events: int = select.EPOLLIN) -> None:
@@ -61,6 +66,13 @@ class Loop:
     def stop(self) -> None:
         """Leave ``run`` once the callback under way has returned."""
         self._running = False
+
+    def close(self) -> None:
+        """Close what it has opened itself."""
+        _signal.set_wakeup_fd(-1)
+        self._epoll.close()
+        os.close(self._wake_r)
+        os.close(self._wake_w)
 
     def run(self) -> None:
         """Call back until ``stop``."""

@@ -4,12 +4,12 @@ It is the subreaper of its containers, owns their output and their exit codes, a
 (protocol.py). It has one thread, and forks.
 """
 
+import _signal  # type: ignore[import-not-found]  # the same without enumerations, which cost 200 kB at first use
 import functools
 import os
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import Any
 
 from minirt import journal, paths
@@ -83,6 +83,12 @@ class Shim:
         """Serve until Shutdown, or until pause ends: what follows an exit that nobody asked for is the pod worker's."""
         self._loop.run()
 
+    def close(self) -> None:
+        """Hang up, and let go of signals: for one that is over while its process goes on."""
+        for connection in self._connections:
+            connection.peer.close()
+        self._loop.close()
+
     # --- clients
 
     def _accept(self) -> None:
@@ -138,7 +144,7 @@ class Shim:
     ) -> None:
         self._cleanup = request.cleanup
         plan = sandbox.Plan(
-            directory=str(paths.sandbox_dir(self.sandbox_id)),
+            directory=paths.sandbox_path(self.sandbox_id),
             kinds=request.kinds,
             hostname=request.hostname,
             cgroup=request.cgroup,
@@ -186,7 +192,7 @@ class Shim:
     def _on_create(self, connection: Connection, request: protocol.Create, reply: Reply, _: list[int]) -> None:
         if request.container in self._containers:
             raise Conflict(f"create {request.container}", "it exists already")
-        spec = specs.load(Path(request.bundle) / "config.json")
+        spec = specs.load(f"{request.bundle}/config.json")
         overlay = None
         if request.overlay:
             layers = request.overlay
@@ -353,9 +359,8 @@ def listen(sandbox_id: str) -> socket.socket:
 
 def _open_log(sandbox_id: str, null: int) -> int:
     """Return where the shim says what nobody asked for; a full disk costs the log, not the shim."""
-    path = paths.sandbox_dir(sandbox_id) / "shim.log"
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return os.open(f"{paths.sandbox_path(sandbox_id)}/shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError:
         return null
 
@@ -364,8 +369,8 @@ def serve(sandbox_id: str, listener: socket.socket, last_cap: int, trace: str) -
     """Be a shim until Shutdown: the entry point of the zygote's child. ``trace`` is the journal's file."""
     journal.stage = "shim"
     journal.sink = None
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us may have blocked SIGCHLD, which the loop needs
+    _signal.signal(signal.SIGPIPE, _signal.SIG_IGN)
+    _signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started us may have blocked SIGCHLD, which the loop needs
     null = os.open("/dev/null", os.O_RDWR)
     out = _open_log(sandbox_id, null)
     for number, fd in enumerate((null, out, out)):

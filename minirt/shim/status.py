@@ -10,7 +10,6 @@ import contextlib
 import os
 import time
 from _thread import get_native_id
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -50,13 +49,13 @@ class Status(Struct, frozen=True, omit_defaults=True):
 
 def write(container_id: str, status: Status) -> None:
     """Replace the container's status file."""
-    replace_file(paths.container_dir(container_id) / "status.json", msgspec.json.encode(status))
+    replace_file(f"{paths.container_path(container_id)}/status.json", msgspec.json.encode(status))
 
 
 def read(container_id: str) -> Status | None:
     """Return the container's status as last written; None before its first, "unknown" where it cannot be read."""
     try:
-        with open(f"{paths.container_dir(container_id)}/status.json", "rb") as file:
+        with open(f"{paths.container_path(container_id)}/status.json", "rb") as file:
             return decoding.from_json(file.read(), Status)
     except FileNotFoundError:
         return None
@@ -64,9 +63,10 @@ def read(container_id: str) -> Status | None:
         return Status(state="unknown", exit_code=UNKNOWN_CODE, message=str(error))
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part. Raises OSError: ENOSPC."""
-    temporary = f"{path.parent}/.{path.name}.{get_native_id()}"
+    directory, _, name = os.fspath(path).rpartition("/")
+    temporary = f"{directory}/.{name}.{get_native_id()}"
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         with fds.closing(fd):

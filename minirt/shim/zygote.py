@@ -7,6 +7,7 @@ while the caller imports what the engine needs, and lives as long as its caller:
     zygote ──▶ caller   {"pid": 1234}  or  {"error": {...}}    its socket can be connected to from now on
 """
 
+import _signal  # type: ignore[import-not-found]  # the same without enumerations, which cost 200 kB at first use
 import contextlib
 import gc
 import os
@@ -19,7 +20,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from minirt import journal
-from minirt.errors import ShimError, StepFailed, from_wire
+from minirt.errors import MinirtError, ShimError, StepFailed, from_wire
 from minirt.linux import fds, sockets
 
 early: "Zygote | None" = None
@@ -62,20 +63,32 @@ class Zygote:
             ShimError: the zygote is gone.
             StepFailed: the shim's socket cannot be made.
         """
+        pid: int = self._ask({"sandbox": sandbox_id, "trace": trace})["pid"]
+        return pid
+
+    def rehearse(self, spec: bytes) -> None:
+        """Have it do once what its shims will do, with this container's spec as an example (rehearsal.py).
+
+        Raises:
+            ShimError: the zygote is gone.
+            MinirtError: the spec cannot be compiled.
+        """
+        self._ask({"rehearse": spec.decode()})
+
+    def _ask(self, request: dict[str, str]) -> dict[str, Any]:
         ended = ShimError("start a shim", "the zygote has ended", "try again")
         try:
             with self._asking:
-                sockets.send(self._socket, msgspec.json.encode({"sandbox": sandbox_id, "trace": trace}))
+                sockets.send(self._socket, msgspec.json.encode(request))
                 data, _ = sockets.receive(self._socket)
         except ConnectionError as error:
             raise ended from error
         if not data:
             raise ended
-        answer = msgspec.json.decode(data)
+        answer: dict[str, Any] = msgspec.json.decode(data)
         if "error" in answer:
             raise from_wire(answer["error"])
-        pid: int = answer["pid"]
-        return pid
+        return answer
 
     def close(self) -> None:
         """Let the zygote end; one that was left to a child is the child's."""
@@ -107,8 +120,8 @@ def _run(requests: socket.socket) -> NoReturn:
         journal.stage = "zygote"
         _keep_only(requests)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # a shim that ends leaves no zombie
+            _signal.signal(number, _signal.SIG_IGN)
+        _signal.signal(signal.SIGCHLD, _signal.SIG_IGN)  # a shim that ends leaves no zombie
         from minirt.linux import prctl
         from minirt.linux._native import lib
 
@@ -126,7 +139,8 @@ def _run(requests: socket.socket) -> NoReturn:
         gc.enable()  # for the shims, that live long
         while data := sockets.receive(requests)[0]:
             request = msgspec.json.decode(data)
-            sockets.send(requests, msgspec.json.encode(_spawn(requests, request, server, known)))
+            answer = _rehearse(request, known) if "rehearse" in request else _spawn(requests, request, server, known)
+            sockets.send(requests, msgspec.json.encode(answer))
     finally:
         os._exit(0)
 
@@ -137,6 +151,20 @@ def _keep_only(requests: socket.socket) -> None:
     for number in range(3):
         os.dup2(null, number)
     fds.close_all_but({0, 1, 2, requests.fileno()})
+
+
+def _rehearse(request: dict[str, str], known: int) -> dict[str, Any]:
+    from minirt.shim import rehearsal
+
+    try:
+        rehearsal.rehearse(request["rehearse"].encode(), known)
+    except (MinirtError, ValueError) as error:
+        known_error = error if isinstance(error, MinirtError) else ShimError("rehearse", str(error))
+        return {"error": known_error.to_wire()}
+    finally:
+        gc.collect()
+        gc.freeze()
+    return {}
 
 
 def _spawn(requests: socket.socket, request: dict[str, str], server: Any, known: int) -> dict[str, Any]:
@@ -153,7 +181,7 @@ def _spawn(requests: socket.socket, request: dict[str, str], server: Any, known:
 
 def _shim(listener: socket.socket, request: dict[str, str], server: Any, known: int) -> NoReturn:
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _signal.signal(signal.SIGCHLD, _signal.SIG_DFL)
         server.serve(request["sandbox"], listener, known, request["trace"])
         os._exit(0)
     finally:

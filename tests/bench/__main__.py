@@ -48,6 +48,7 @@ def _run(directory: str, zygote: Any) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--pods", type=int, default=110, help="how many of them the CRI's bench starts")
     parser.add_argument("names", nargs="*", metavar="|".join(NAMES))
     chosen = parser.parse_args()
     place = Path(directory)
@@ -55,7 +56,8 @@ def _run(directory: str, zygote: Any) -> int:
     met = True
     for one in chosen.names or NAMES:
         bench = importlib.import_module(f"tests.bench.{one}").bench
-        results = bench(place / one, root, zygote, chosen.runs)
+        further = {"pods": chosen.pods} if one == "cri" else {}
+        results = bench(place / one, root, zygote, chosen.runs, **further)
         for result in results if isinstance(results, list) else [results]:
             print(result.line(), flush=True)
             met = met and result.is_met

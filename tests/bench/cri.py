@@ -2,18 +2,18 @@
 
 Each round makes a sandbox and a container in it, executes a command, stops and removes all of it, on the one runtime
 and then on the other; each call is timed by itself, and another pod is there all the time, as on any node: a bridge
-comes with the first pod. Then 200 containers are listed, and many pods started 8 at a time.
+comes with the first pod. Then 200 containers are listed, and a node is filled with pods (fullnode.py).
 """
 
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from minirt.crimessages import api_pb2 as cri
 from minirt.shim.zygote import Zygote
-from tests.bench.measure import Result, Timing
+from tests.bench import fullnode
+from tests.bench.measure import Result, Results, Timing
 from tests.command import Minirt
 from tests.peers import busybox, daemon
 from tests.peers.containerd import Containerd
@@ -27,16 +27,14 @@ TARGETS = {
     "StopContainer": 0.7,
     "StopPodSandbox + RemovePodSandbox": 0.7,
     "ListContainers of 200": 1.0,
-    "ListPodSandbox of 8": 1.0,
-    "24 pods, 8 at a time": 0.6,
+    "ListPodSandbox of 9": 1.0,
 }
-LISTED_SANDBOXES, CONTAINERS_EACH = 8, 25
-MANY, AT_A_TIME = 24, 8
+LISTED_SANDBOXES, CONTAINERS_EACH, LISTS_A_RUN = 8, 25, 10
 Samples = dict[str, list[float]]
 
 
-def bench(place: Path, root: Path, zygote: Zygote, runs: int) -> list[Result]:
-    """Return the ratios of our calls to containerd's."""
+def bench(place: Path, root: Path, zygote: Zygote, runs: int, pods: int) -> list[Result | Results]:
+    """Return the ratios of our calls to containerd's, and what a node with that many ``pods`` takes."""
     place.mkdir()
     archives = [
         busybox.archive(place / "busybox.tar", root),
@@ -48,15 +46,17 @@ def bench(place: Path, root: Path, zygote: Zygote, runs: int) -> list[Result]:
     server, containerd = Server(minirt, place), Containerd(place / "containerd", archives, busybox.PAUSE)
     try:
         samples = _measured(place, {"minirt": server.socket, "containerd": containerd.socket}, runs)
+        full = fullnode.bench(place, server, containerd, pods)
     finally:
         containerd.close()
         server.close()
         daemon.remove_cgroups(os.environ["MINIRT_CGROUP"])
     ours, theirs = samples["minirt"], samples["containerd"]
-    return [
+    calls = [
         Result(name, "containerd", Timing(tuple(ours[name])), Timing(tuple(theirs[name])), target)
         for name, target in TARGETS.items()
     ]
+    return [*calls, *full]
 
 
 def _measured(place: Path, sockets: dict[str, Path], runs: int) -> dict[str, Samples]:
@@ -67,10 +67,9 @@ def _measured(place: Path, sockets: dict[str, Path], runs: int) -> dict[str, Sam
     for number in range(runs + 2):
         for name, pods in runtimes.items():
             _round(pods, samples[name] if number >= 2 else {title: [] for title in TARGETS})
-    for name, pods in runtimes.items():
-        _lists(pods, samples[name], runs)
-        for _ in range(3):
-            _many(pods, samples[name])
+    _lists(runtimes, samples, runs)
+    for pods in runtimes.values():
+        pods.close()
         pods.runtime.close()
     return samples
 
@@ -102,25 +101,14 @@ def _round(pods: Pods, samples: Samples) -> None:
     pods.made.remove(sandbox)
 
 
-def _lists(pods: Pods, samples: Samples, runs: int) -> None:
-    for _ in range(LISTED_SANDBOXES):
-        sandbox = pods.run(_config(pods))
-        for _ in range(CONTAINERS_EACH):
-            pods.create(sandbox)
+def _lists(runtimes: dict[str, Pods], samples: dict[str, Samples], runs: int) -> None:
+    for pods in runtimes.values():
+        for _ in range(LISTED_SANDBOXES):
+            sandbox = pods.run(_config(pods))
+            for _ in range(CONTAINERS_EACH):
+                pods.create(sandbox)
     for _ in range(runs):
-        _timed(samples["ListContainers of 200"], pods.containers)
-        _timed(samples["ListPodSandbox of 8"], pods.sandboxes)
-    pods.close()
-    pods.made.clear()
-
-
-def _many(pods: Pods, samples: Samples) -> None:
-    configs = [_config(pods) for _ in range(MANY)]
-
-    def start(config: cri.PodSandboxConfig) -> None:
-        pods.container(pods.run(config))
-
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
-        _timed(samples["24 pods, 8 at a time"], lambda: list(pool.map(start, configs)))
-    pods.close()
-    pods.made.clear()
+        for name, pods in runtimes.items():
+            for _ in range(LISTS_A_RUN):
+                _timed(samples[name]["ListContainers of 200"], pods.containers)
+                _timed(samples[name]["ListPodSandbox of 9"], pods.sandboxes)

@@ -20,7 +20,7 @@ class Timing:
 
     @property
     def p95(self) -> float:
-        return statistics.quantiles(self.samples, n=20)[18]
+        return statistics.quantiles(self.samples, n=20)[18] if len(self.samples) > 1 else self.median
 
 
 @dataclass(frozen=True)

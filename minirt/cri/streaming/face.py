@@ -8,17 +8,19 @@ from minirt.cri.streaming.server import Ports, StreamingServer
 from minirt.crimessages import api_pb2 as cri
 from minirt.engine import containers, store
 from minirt.engine.face import EngineFace
+from minirt.engine.lists import Lists
 from minirt.engine.records import CRI, ContainerRecord
 from minirt.errors import Conflict, InvalidInput
 from minirt.shim.zygote import Zygote
 
 
 class ServedFace(EngineFace):
-    """What ``minirt serve`` offers: the engine's face, and a streaming server beside it."""
+    """What ``minirt serve`` offers: the engine's face, a streaming server beside it, and lists that it remembers."""
 
     def __init__(self, zygote: Zygote, streams: StreamingServer, **options: Any) -> None:
         super().__init__(zygote, CRI, **options)
         self._urls = streams
+        self.lists = Lists(self, CRI)
 
     def Exec(self, request: cri.ExecRequest) -> cri.ExecResponse:
         """Return the URL at which a command can be executed in a running container.

@@ -1,0 +1,150 @@
+"""A node full of pods, on ``minirt serve`` and on containerd: how fast they start, what memory they take.
+
+All are started 8 at a time, each with one container. Then minirt's server is killed while it is being asked, and
+started anew: it must know every container, and none may have noticed.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+
+from minirt.crimessages import api_pb2 as cri
+from tests.bench.measure import Result, Results, Timing
+from tests.peers.containerd import Containerd
+from tests.peers.cri import SLEEP, Pods, Runtime
+from tests.peers.daemon import await_true
+from tests.peers.serve import Server
+
+AT_A_TIME = 8
+COUNTING = 4
+"""So many containers write numbers all the time, to be looked through for gaps."""
+COUNT = ("sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done")
+ANSWERS = 100
+"""After so many the server is killed."""
+LABEL = "command"
+SERVER_MB, RESTART_MS = 80.0, 1000.0
+OWN_PID = cri.NamespaceOption(pid=cri.NamespaceMode.CONTAINER)
+"""As a kubelet asks for by default."""
+
+
+def bench(place: Path, server: Server, containerd: Containerd, count: int) -> list[Result | Results]:
+    """Return the ratio of the time, and figures of memory and of a restart, with ``count`` pods."""
+    pods = {
+        "ours": _started(Runtime("minirt", server.socket), place / "full-minirt", count),
+        "theirs": _started(Runtime("containerd", containerd.socket), place / "full-containerd", count),
+    }
+    try:
+        (ours, first), (_, second) = pods.values()
+        title = f"{count} pods, {AT_A_TIME} at a time"
+        return [
+            Result(title, "containerd", Timing((first,)), Timing((second,)), 0.6),
+            _memory(server, containerd, count),
+            _restart(server, ours),
+        ]
+    finally:
+        for each, _ in pods.values():
+            each.close()
+            each.runtime.close()
+
+
+def _started(runtime: Runtime, logs: Path, count: int) -> tuple[Pods, float]:
+    """Start the pods; return them, and how long it took in milliseconds."""
+    logs.mkdir()
+    pods = Pods(runtime, logs)
+    context = cri.LinuxSandboxSecurityContext(namespace_options=OWN_PID)
+    linux = cri.LinuxPodSandboxConfig(cgroup_parent=f"/{os.environ['MINIRT_CGROUP']}", security_context=context)
+    work = [(pods.config(linux=linux), COUNT if number < COUNTING else SLEEP) for number in range(count)]
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        list(pool.map(lambda one: pods.container(pods.run(one[0]), *one[1], labels={LABEL: one[1][0]}), work))
+    return pods, (time.perf_counter() - begun) * 1e3
+
+
+def _memory(server: Server, containerd: Containerd, count: int) -> Results:
+    own, peers = _pss_mb([server.daemon.process.pid]), _pss_mb([containerd.pid])
+    shim, theirs = _pss_mb(_shims(server)), _pss_mb(_peers_shims(containerd))
+    return Results(
+        (
+            (f"memory of the server with {count} pods: {own:.0f} MB; target {SERVER_MB:.0f}", own <= SERVER_MB),
+            (f"memory of a pod's shim: {shim / theirs:.2f} of containerd's; target 1.0", shim <= theirs),
+        ),
+        (f"minirt     {own:6.1f} MB  {shim:5.2f} MB a shim", f"containerd {peers:6.1f} MB  {theirs:5.2f} MB a shim"),
+    )
+
+
+def _shims(server: Server) -> list[int]:
+    records = (server.minirt.state / "sandboxes").glob("*/sandbox.json")
+    return [json.loads(path.read_text())["shim"][0] for path in records]
+
+
+def _peers_shims(containerd: Containerd) -> list[int]:
+    mark = str(containerd.socket).encode()
+    lines = {path: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")}
+    return [int(path.parent.name) for path, line in lines.items() if b"containerd-shim" in line and mark in line]
+
+
+def _pss_mb(pids: Iterable[int]) -> float:
+    """Return the mean of the processes' own memory, with their part of what they share, in MB."""
+    found = [_pss_kb(Path(f"/proc/{pid}/smaps_rollup").read_text()) for pid in pids]
+    return sum(found) / len(found) / 1024
+
+
+def _pss_kb(rollup: str) -> int:
+    return int(next(line for line in rollup.splitlines() if line.startswith("Pss:")).split()[1])
+
+
+def _restart(server: Server, pods: Pods) -> Results:
+    """Kill the server while it is being asked; return how long the next one takes to list the same."""
+    before = _world(pods)
+    answered: list[str] = []
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        asking = [pool.submit(_ask_until_it_ends, pods, before[1], answered) for _ in range(AT_A_TIME)]
+        await_true(lambda: len(answered) > ANSWERS, "answers")
+        os.kill(server.daemon.process.pid, signal.SIGKILL)
+        begun = time.perf_counter()
+        server.daemon.process.wait()
+        for each in asking:
+            each.result()
+    pods.runtime.close()
+    server.start()
+    pods.runtime = Runtime("minirt", server.socket)
+    is_same = _world(pods) == before
+    took_ms = (time.perf_counter() - begun) * 1e3
+    gaps = [one for one in before[1] if one.labels[LABEL] == COUNT[0] and not _counts_on(pods, one)]
+    said = f"killed under load, and started anew: {len(before[1])} containers listed after {took_ms:.0f} ms"
+    return Results(
+        (
+            (f"{said}; target {RESTART_MS:.0f}", is_same and took_ms <= RESTART_MS),
+            (f"{COUNTING - len(gaps)} of {COUNTING} logs go on without a gap", not gaps),
+        ),
+        (f"{len(answered)} calls were answered before, and {AT_A_TIME} were under way",),
+    )
+
+
+def _world(pods: Pods) -> tuple[list[cri.PodSandbox], list[cri.Container]]:
+    containers = pods.runtime.ListContainers(cri.ListContainersRequest()).containers
+    return list(pods.runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items), list(containers)
+
+
+def _ask_until_it_ends(pods: Pods, containers: list[cri.Container], answered: list[str]) -> None:
+    """Ask for statuses and execute commands for as long as the server answers."""
+    with contextlib.suppress(grpc.RpcError):
+        for number, one in enumerate(itertools.cycle(containers)):
+            pods.exec(one.id, "true") if number % 4 == 3 else pods.status(one.id)
+            answered.append(one.id)
+
+
+def _counts_on(pods: Pods, container: cri.Container) -> bool:
+    """Say whether a log has every number, and has grown by some."""
+    seen = len(pods.log(container.id).split())
+    await_true(lambda: len(pods.log(container.id).split()) > seen + 5, "more numbers")
+    numbers = [int(word) for word in pods.log(container.id).split()]
+    return numbers == list(range(1, len(numbers) + 1))
