@@ -2,6 +2,7 @@
 
     /run/minirt/network/
         bridge.lock          held (flock) while leases, bridge or rules change; its text is the Memory below
+        range                the pods' ranges, where a kubelet has told them: "10.77.0.0/16 fd00::/96"
         10.77.0.2            {"sandbox": …, "bridge": …, "subnet": …, "boot": …, "ports": […], "prefix6": …}
 
 A lease is written under another name and then linked to the address's: link(2) fails where the address is taken. It is
@@ -23,7 +24,7 @@ from msgspec import Struct
 
 from minirt import journal, paths
 from minirt.errors import Conflict, MinirtError, NetworkError, Unsupported
-from minirt.network.settings import BridgeSettings, PortMapping, has_ipv6
+from minirt.network.settings import PREFIX_BITS, BridgeSettings, PortMapping, has_ipv6, range_file
 
 
 class Lease(Struct, frozen=True):
@@ -233,6 +234,30 @@ def release(lease: Lease) -> None:
     """Give an address back; the lock must be held. An address that was given back already is no error."""
     with contextlib.suppress(FileNotFoundError):
         journal.step("unlink", os.unlink, directory() / str(lease.address))
+
+
+def take_range(subnet: IPv4Network | None, subnet6: IPv6Network | None) -> str:
+    """Have the bridge use these ranges from now on; return why it does not, "" if it does.
+
+    Of an IPv6 range the first /96 is the prefix. What the environment sets stays, and a range that pods have.
+    """
+    with locked() as memory:
+        now = BridgeSettings()
+        prefix6 = IPv6Network((subnet6.network_address, PREFIX_BITS)) if subnet6 and now.prefix6 else now.prefix6
+        try:
+            wanted = BridgeSettings(subnet=subnet or now.subnet, prefix6=prefix6)
+        except MinirtError as error:
+            return str(error)
+        if wanted == now:
+            return ""
+        if "MINIRT_SUBNET" in os.environ or "MINIRT_IPV6_PREFIX" in os.environ:
+            return f"MINIRT_SUBNET or MINIRT_IPV6_PREFIX is set; they go on with {now.subnet}"
+        if any(lease.boot == memory.boot for lease in leases(now.bridge)):
+            return f"pods have addresses of {now.subnet}, and minirt goes on with it"
+        written = directory() / ".range"
+        written.write_text(f"{wanted.subnet} {wanted.prefix6 or ''}\n")
+        written.rename(range_file())
+        return ""
 
 
 def sweep() -> None:

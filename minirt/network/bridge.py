@@ -73,9 +73,9 @@ def attach(
         NetworkError: no address is free, a route of the host collides, nft or iptables refuse.
         StepFailed: the kernel refused a message.
     """
-    settings = settings or BridgeSettings()
     with _host() as host, fds.closing(_opened(netns)) as netns_fd, contextlib.ExitStack() as undo:
         with _held() as held:
+            settings = settings or BridgeSettings()
             lease = addresses.claim(held.memory, sandbox_id, settings, ports, ipv6=ipv6)
             undo.callback(_take_down_one, sandbox_id, _delete)
             run(plan_bridge(settings, ports), held.context(settings))
@@ -86,18 +86,18 @@ def attach(
     return Attachment(INTERFACE, lease.interface, settings.gateway.ip, mac, veth, lease.interface6)
 
 
-def repair(settings: BridgeSettings | None = None) -> None:
+def repair() -> None:
     """Put back what somebody took out of the bridge's rules, as docker may when it starts.
 
     Nothing happens when no sandbox is on the bridge, and all but nothing (one message to nftables) when no rule of the
     host has changed. ``attach`` does the same. Who lives as long as a sandbox calls this when ``firewall.watch`` tells
     of a change; of many who do, the first one repairs.
     """
-    settings = settings or BridgeSettings()
     with _held() as held:
-        leases = addresses.leases(settings.bridge)
+        leases = addresses.leases(BridgeSettings().bridge)
         if leases and not held.firewall.untouched:
             ports = [port for lease in leases for port in lease.ports]
+            settings = _settings_of(leases)
             run(plan_bridge(settings, ports), held.context(settings))
 
 
@@ -145,8 +145,7 @@ def _take_down(held: Held, lease: Lease, end: Callable[[Rtnetlink, str], None]) 
         if not others:
             _remove_bridge(held, lease.settings)
         elif lease.ports:
-            whole = next((other for other in others if other.prefix6), lease)
-            held.firewall.install(ruleset(whole.settings, _leads(others)))
+            held.firewall.install(ruleset(_settings_of(others), _leads(others)))
             held.firewall.accept(lease.bridge)
     addresses.release(lease)
 
@@ -194,6 +193,11 @@ def _remove_strays(held: Held, settings: BridgeSettings) -> Iterator[str]:
 
 def _forwards(settings: BridgeSettings) -> list[Forward]:
     return _leads(addresses.leases(settings.bridge))
+
+
+def _settings_of(leases: list[Lease]) -> BridgeSettings:
+    """Return the settings of a bridge by what is on it: with IPv6 if any sandbox came when there was some."""
+    return next((lease for lease in leases if lease.prefix6), leases[0]).settings
 
 
 def _leads(leases: list[Lease]) -> list[Forward]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from minirt import paths
 from minirt.errors import InvalidInput, Unsupported
 
 INTERFACE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
@@ -25,11 +26,24 @@ def _bridge() -> str:
 
 
 def _subnet() -> IPv4Network:
-    text = os.environ.get("MINIRT_SUBNET", "10.77.0.0/16")
+    text = os.environ.get("MINIRT_SUBNET") or _told(4) or "10.77.0.0/16"
     try:
         return IPv4Network(text)
     except ValueError as error:
         raise InvalidInput("read MINIRT_SUBNET", str(error), "write it like 10.77.0.0/16") from error
+
+
+def range_file() -> Path:
+    """Return the file of the ranges that a kubelet has told: what is in it holds for every process of this node."""
+    return paths.state_root() / "network/range"
+
+
+def _told(version: int) -> str:
+    try:
+        words = range_file().read_text().split()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    return next((word for word in words if (":" in word) == (version == 6)), "")
 
 
 def has_ipv6() -> bool:
@@ -41,7 +55,7 @@ def has_ipv6() -> bool:
 
 
 def _prefix6() -> IPv6Network | None:
-    text = os.environ.get("MINIRT_IPV6_PREFIX", IPV6_PREFIX)
+    text = os.environ.get("MINIRT_IPV6_PREFIX") or _told(6) or IPV6_PREFIX
     if text == "none" or not has_ipv6():
         return None
     try:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from minirt.errors import Conflict, NetworkError, StepFailed
+from minirt.engine import podnetwork
+from minirt.errors import Conflict, InvalidInput, NetworkError, StepFailed
 from minirt.network import addresses, bridge
-from minirt.network.settings import BridgeSettings
+from minirt.network.settings import BridgeSettings, range_file
 from tests.integration.network.conftest import Host
 from tests.integration.network.topology import Namespace
 
@@ -202,6 +203,30 @@ def test_an_exhausted_subnet_says_so(host: Host) -> None:
         host.attach(f"s{number}", host.sandbox(), settings=SMALL)
     with pytest.raises(NetworkError, match=r"all 5 of 10\.99\.0\.0/29 are taken.*MINIRT_SUBNET"):
         host.attach("one too many", host.sandbox(), settings=SMALL)
+
+
+def test_a_kubelets_range_is_taken_while_no_pod_has_another(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    with host.inside():
+        host.attach("early", host.sandbox())
+        podnetwork.take_range("10.99.1.0/24")
+        assert "pods have addresses of 10.77.0.0/16" in caplog.text
+        host.detach("early")
+        podnetwork.take_range("")
+        podnetwork.take_range("10.99.1.0/24,fd99:0:0:1::/64")
+    got = host.attach("late", host.sandbox())
+    range_file().unlink()
+    assert (str(got.address), str(got.address6)) == ("10.99.1.2/24", "fd99::1:0:0:a63:102/120")
+    with pytest.raises(InvalidInput, match="cannot use the pods' range"):
+        podnetwork.take_range("10.99.1.1/24")
+
+
+def test_the_users_range_wins_over_a_kubelets(
+    host: Host, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIRT_SUBNET", "10.98.0.0/16")
+    podnetwork.take_range("10.99.1.0/24")
+    assert "MINIRT_SUBNET or MINIRT_IPV6_PREFIX is set" in caplog.text
+    assert str(host.attach("a", host.sandbox()).address) == "10.98.0.2/16"
 
 
 def test_a_freed_address_is_the_last_to_be_given_again(host: Host) -> None:
