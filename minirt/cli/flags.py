@@ -159,7 +159,9 @@ def _port(text: str) -> "Port":
     address, _, pair = numbers.rpartition(":")
     address, _, host = address.rpartition(":")
     try:
-        if address:
+        if address[:1] + address[-1:] == "[]":
+            address = str(ipaddress.IPv6Address(address[1:-1]))
+        elif address:
             ipaddress.IPv4Address(address)
         if protocol not in {"", *get_args(Protocol)}:
             raise ValueError(protocol)

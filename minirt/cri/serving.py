@@ -110,6 +110,7 @@ async def _serve(face: ServedFace, streams: StreamingServer, listen: Path, zygot
     server = server_for(face)
     _bind(server, listen)
     await streams.start()
+    await loop.run_in_executor(None, face.begin)
     await server.start()
     log.info("serving the CRI on %s", listen)
     _tell_systemd("READY=1")

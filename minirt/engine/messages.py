@@ -24,7 +24,7 @@ from minirt.engine.records import (
     SandboxConfig,
     SandboxRecord,
 )
-from minirt.errors import InvalidInput, Unsupported
+from minirt.errors import InvalidInput
 from minirt.images.image import Image
 from minirt.oci.spec import Device
 from minirt.shim.status import Status
@@ -113,17 +113,19 @@ def _target(options: cri.NamespaceOption) -> str:
 
 
 def _port(mapping: cri.PortMapping) -> Port:
-    """Return a port of the host. Raises InvalidInput, Unsupported: its address."""
-    from ipaddress import ip_address
+    """Return a port of the host; an empty address is each one of both families. Raises InvalidInput: its address."""
+    from ipaddress import IPv6Address, ip_address
 
     protocol = PROTOCOLS[mapping.protocol]
     what = f"map port {mapping.host_port} of {mapping.host_ip}"
     try:
-        address = ip_address(mapping.host_ip or "0.0.0.0")
+        address = ip_address(mapping.host_ip) if mapping.host_ip else None
     except ValueError as error:
         raise InvalidInput(what, str(error), "give an address of this node, or none for all") from error
-    if address.version != 4:
-        raise Unsupported(what, "host ports are of IPv4 addresses only", "give one, or none for all")
+    if isinstance(address, IPv6Address) and (address.scope_id or address.ipv4_mapped):
+        raise InvalidInput(
+            what, "it is of one link, or an IPv4 address", "give an address of this node, or none for all"
+        )
     return Port(mapping.container_port, mapping.host_port, protocol, mapping.host_ip)  # type: ignore[arg-type]
 
 

@@ -1,8 +1,6 @@
 """The pod face's RPCs about the runtime itself: its version, whether it is ready, what it can do."""
 
 import json
-import os
-import shutil
 
 from msgspec import structs
 
@@ -10,8 +8,8 @@ import minirt
 from minirt import paths
 from minirt.cgroups import tree as cgroup_tree
 from minirt.crimessages import api_pb2 as cri
-from minirt.engine import handlers
-from minirt.errors import ControllerMissing, InvalidInput
+from minirt.engine import handlers, podnetwork
+from minirt.errors import ControllerMissing
 from minirt.network.directories import Directories
 from minirt.shim.zygote import Zygote
 
@@ -37,7 +35,7 @@ class NodeFace:
         """Say whether sandboxes and their network can be made, and what else is offered; with ``verbose`` where."""
         conditions = [
             _condition("RuntimeReady", self._trouble()),
-            _condition("NetworkReady", _network_trouble(self._cni)),
+            _condition("NetworkReady", podnetwork.trouble(self._cni)),
         ]
         return cri.StatusResponse(
             status=cri.RuntimeStatus(conditions=conditions),
@@ -73,6 +71,10 @@ class NodeFace:
             "cgroupRoot": cgroup_tree.find().root,
         }
 
+    def begin(self) -> None:
+        """Do what comes before the first call: nobody may make a sandbox yet."""
+        podnetwork.begin(self._cni)
+
     def RuntimeConfig(self, request: cri.RuntimeConfigRequest) -> cri.RuntimeConfigResponse:
         """Name the cgroup driver: minirt writes cgroup files itself, also where systemd is PID 1."""
         return cri.RuntimeConfigResponse(
@@ -80,29 +82,11 @@ class NodeFace:
         )
 
     def UpdateRuntimeConfig(self, request: cri.UpdateRuntimeConfigRequest) -> cri.UpdateRuntimeConfigResponse:
-        """Take note of the pods' address range: nothing, for the bridge's is set by MINIRT_SUBNET."""
+        """Take the pods' address range for our bridge, unless it is set or in use; see ``podnetwork.take_range``."""
+        podnetwork.take_range(request.runtime_config.network_config.pod_cidr)
         return cri.UpdateRuntimeConfigResponse()
 
 
 def _condition(name: str, trouble: str) -> cri.RuntimeCondition:
     reason = f"{name.removesuffix('Ready')}NotReady" if trouble else ""
     return cri.RuntimeCondition(type=name, status=not trouble, reason=reason, message=trouble)
-
-
-def _network_trouble(directories: Directories | None) -> str:
-    """Return why no sandbox can be attached to its network, "" if one can: by its plugins, or to our bridge."""
-    from minirt.network import cni
-
-    try:
-        network = cni.find(directories) if directories else None
-    except InvalidInput as error:
-        return str(error)
-    if directories and network:
-        found = os.pathsep.join(directories.plugins)
-        absent = [one["type"] for one in network.plugins if not shutil.which(one["type"], path=found)]
-        return f"the CNI plugin {absent[0]} is not in {found}" if absent else ""
-    from minirt.network.firewall import SEARCH
-
-    if not shutil.which("nft", path=os.environ.get("PATH", "") + ":" + SEARCH):
-        return "nft is not installed (apt install nftables)"
-    return ""

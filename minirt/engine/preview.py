@@ -63,7 +63,7 @@ def _sandbox_plan(record: SandboxRecord, directory: str) -> pod_sandbox.Plan:
         share_pid=config.pid == "pod",
         shm_bytes=0 if config.ipc == "host" else config.shm_bytes,
         last_cap=last_cap(),
-        sysctls=config.sysctls,
+        sysctls=sandboxes.sysctls(config),
         resources=config.resources,
         uid_map=config.uid_map,
         gid_map=config.gid_map,

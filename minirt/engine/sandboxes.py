@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from minirt.network.settings import PortMapping
 
 NEVER_ATTACHED = ("none", "host")
+ACCEPT_RA = "/proc/sys/net/ipv6/conf/default/accept_ra"
 SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15} | {
     "Ki": 2**10,
     "Mi": 2**20,
@@ -71,14 +72,14 @@ def run(config: SandboxConfig, zygote: Zygote, sandbox_id: str = "") -> SandboxR
         undo.callback(remove, sandbox_id)
         trace = _trace(directory) if config.trace else ""
         shim = zygote.spawn_shim(sandbox_id, trace)
-        address, *further = _build(record) or [""]
-        _write_files(directory, config, address)
+        addresses = _build(record)
+        _write_files(directory, config, addresses)
         record = structs.replace(
             record,
             state="ready",
             shim=(shim, process.start_time(shim)),
-            address=address,
-            further_addresses=tuple(further),
+            address=addresses[0] if addresses else "",
+            further_addresses=tuple(addresses[1:]),
         )
         store.save(record)
         undo.pop_all()
@@ -134,7 +135,7 @@ def _build(record: SandboxRecord) -> list[str]:
         cgroup=config.cgroup,
         share_pid=config.pid == "pod",
         shm_bytes=0 if config.ipc == "host" else config.shm_bytes,
-        sysctls=config.sysctls,
+        sysctls=sysctls(config),
         resources=config.resources,
         netlink=bridged,
         cleanup=config.single,
@@ -151,7 +152,7 @@ def _build(record: SandboxRecord) -> list[str]:
     if not bridged:
         return []
     with socket.socket(fileno=received[0]) as inner:
-        return [_attach(record, inner)]
+        return _attach(record, inner)
 
 
 def _attach_by_plugins(record: SandboxRecord) -> list[str]:
@@ -214,31 +215,42 @@ def _import_network() -> None:
     rtnetlink.codec()
 
 
-def _attach(record: SandboxRecord, inner: socket.socket) -> str:
+def _attach(record: SandboxRecord, inner: socket.socket) -> list[str]:
     from minirt.network.bridge import attach
 
     netns = Path(sandbox.pin_path(str(paths.sandbox_dir(record.id)), "network"))
-    return str(attach(record.id, netns, inner, ports=port_mappings(record.config)).address.ip)
+    ports = port_mappings(record.config)
+    got = attach(record.id, netns, inner, ports=ports, ipv6=speaks_ipv6(record.config))
+    return [str(one.ip) for one in (got.address, got.address6) if one]
+
+
+def speaks_ipv6(config: SandboxConfig) -> bool:
+    """Say whether a sandbox's interface takes an IPv6 address: its sysctls may turn that off."""
+    return all(config.sysctls.get(f"net.ipv6.conf.{name}.disable_ipv6", "0") == "0" for name in ("all", "default"))
+
+
+def sysctls(config: SandboxConfig) -> dict[str, str]:
+    """Return what is written in a sandbox's namespaces: what is asked for.
+
+    And on our bridge, unless that says otherwise, that no pod's interface listens to who calls himself its router.
+    """
+    isolated = config.network == "bridge" and os.path.exists(ACCEPT_RA)
+    return ({"net.ipv6.conf.default.accept_ra": "0"} if isolated else {}) | config.sysctls
 
 
 def port_mappings(config: SandboxConfig) -> list["PortMapping"]:
-    """Return a sandbox's ports in the words of the network; an empty host address is every one."""
-    from ipaddress import IPv4Address
-
+    """Return a sandbox's ports in the words of the network."""
     from minirt.network.settings import PortMapping
 
-    return [
-        PortMapping(port.host_port, port.container_port, port.protocol, IPv4Address(port.host_ip or "0.0.0.0"))
-        for port in config.ports
-    ]
+    return [PortMapping(port.host_port, port.container_port, port.protocol, port.host_ip) for port in config.ports]
 
 
-def _write_files(directory: Path, config: SandboxConfig, address: str) -> None:
+def _write_files(directory: Path, config: SandboxConfig, addresses: list[str]) -> None:
     host_hosts, host_resolv = Path("/etc/hosts"), Path("/etc/resolv.conf")
     if config.network == "host" and host_hosts.exists():
         hosts = host_hosts.read_text() + "".join(f"{at}\t{name}\n" for at, name in config.extra_hosts)
     else:
-        hosts = files.hosts(address, config.hostname, config.extra_hosts)
+        hosts = files.hosts(addresses, config.hostname, config.extra_hosts)
     resolv = files.resolv_conf(
         host_resolv.read_text() if host_resolv.exists() else "",
         config.dns_servers,

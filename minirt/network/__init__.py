@@ -7,6 +7,8 @@
     │                                  └── vethb17e55a90c2 ──▶ another one   │   default via 10.77.0.1   │
     └──────────────────────────────────────────────────────────┘              └───────────────────────────┘
 
+Each IPv4 address has an IPv6 address that goes with it (fdcd:7ee:a274::a4d:2), where the kernel has IPv6.
+
 ``settings`` says which bridge; ``addresses`` leases addresses to sandboxes; ``operations`` are the steps of a plan;
 ``rtnetlink`` carries them to the kernel, ``firewall`` through nft and iptables; ``bridge`` compiles and executes.
 """

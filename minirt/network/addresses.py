@@ -2,7 +2,8 @@
 
     /run/minirt/network/
         bridge.lock          held (flock) while leases, bridge or rules change; its text is the Memory below
-        10.77.0.2            {"sandbox": …, "bridge": …, "subnet": …, "boot": …, "ports": […]}
+        range                the pods' ranges, where a kubelet has told them: "10.77.0.0/16 fd00::/96"
+        10.77.0.2            {"sandbox": …, "bridge": …, "subnet": …, "boot": …, "ports": […], "prefix6": …}
 
 A lease is written under another name and then linked to the address's: link(2) fails where the address is taken. It is
 there before anything else of a sandbox's network and goes last, so that whatever a crash leaves has a lease that tells
@@ -15,19 +16,22 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from minirt import decoding, journal, paths
-from minirt.errors import Conflict, MinirtError, NetworkError
-from minirt.network.settings import BridgeSettings, PortMapping
+from minirt.errors import Conflict, MinirtError, NetworkError, Unsupported
+from minirt.network.settings import PREFIX_BITS, BridgeSettings, PortMapping, has_ipv6, range_file
 
 
 class Lease(Struct, frozen=True):
-    """One sandbox's address, and all that is needed to take its network down again."""
+    """One sandbox's address, and all that is needed to take its network down again.
+
+    ``prefix6`` is the bridge's; with ``ipv6`` the sandbox has the IPv6 address that goes with its address.
+    """
 
     address: IPv4Address
     sandbox: str
@@ -35,16 +39,28 @@ class Lease(Struct, frozen=True):
     subnet: IPv4Network
     boot: str
     ports: tuple[PortMapping, ...] = ()
+    prefix6: IPv6Network | None = None
+    ipv6: bool = False
 
     @property
     def settings(self) -> BridgeSettings:
         """Return the bridge that this lease was made for, whatever the environment says today."""
-        return BridgeSettings(self.bridge, self.subnet)
+        return BridgeSettings(self.bridge, self.subnet, prefix6=self.prefix6)
 
     @property
     def interface(self) -> IPv4Interface:
         """Return the address with its subnet."""
         return IPv4Interface((self.address, self.subnet.prefixlen))
+
+    @property
+    def interface6(self) -> IPv6Interface | None:
+        """Return the IPv6 address with its subnet, if the sandbox has one."""
+        return self.settings.interface6(self.address) if self.ipv6 else None
+
+    @property
+    def address6(self) -> IPv6Address | None:
+        """Return the IPv6 address, if the sandbox has one."""
+        return self.settings.address6(self.address) if self.ipv6 else None
 
 
 class Memory(Struct):
@@ -118,19 +134,37 @@ def of_sandbox(sandbox_id: str) -> Lease | None:
     return next((lease for lease in leases() if lease.sandbox == sandbox_id), None)
 
 
-def claim(memory: Memory, sandbox_id: str, settings: BridgeSettings, ports: Sequence[PortMapping] = ()) -> Lease:
+def claim(
+    memory: Memory,
+    sandbox_id: str,
+    settings: BridgeSettings,
+    ports: Sequence[PortMapping] = (),
+    *,
+    ipv6: bool = True,
+) -> Lease:
     """Lease the next free address of the bridge's subnet to a sandbox; the lock must be held.
+
+    ``ipv6``: with the IPv6 address that goes with it, where the bridge has such.
 
     Addresses go round, so that one just released is the last to be given again: peers may still know its old owner.
 
     Raises:
         Conflict: the sandbox has an address already, or another one has one of ``ports``.
         NetworkError: every address of the subnet is taken.
+        Unsupported: a host port of an IPv6 address, and the sandbox gets none.
     """
+    ipv6 = ipv6 and settings.prefix6 is not None
     known = _of_this_boot(memory)
+    for port in ports:
+        if not ipv6 and all(host.version == 6 for host in port.hosts):
+            raise Unsupported(
+                f"map host port {port}", "the pod has no IPv6 address", "see MINIRT_IPV6_PREFIX, or sysctl"
+            )
     _refuse(known, sandbox_id, ports)
     address = _next_free(memory.last, settings, {lease.address for lease in known})
-    lease = Lease(address, sandbox_id, settings.bridge, settings.subnet, memory.boot, tuple(ports))
+    lease = Lease(
+        address, sandbox_id, settings.bridge, settings.subnet, memory.boot, tuple(ports), settings.prefix6, ipv6
+    )
     memory.last = str(address)
     journal.step("link", _place, lease)
     return lease
@@ -153,19 +187,23 @@ def _refuse(known: list[Lease], sandbox_id: str, ports: Sequence[PortMapping]) -
             if any(port.collides_with(taken) for taken in lease.ports):
                 raise Conflict(f"map host port {port}", f"sandbox {lease.sandbox} has it", "use another host port")
     for port in ports:
-        _refuse_bound(port)
+        for host in port.hosts:
+            if host.version == 4 or has_ipv6():
+                _refuse_bound(port, host)
 
 
-def _refuse_bound(port: PortMapping) -> None:
+def _refuse_bound(port: PortMapping, host: IPv4Address | IPv6Address) -> None:
     """Refuse a port that a process of the host listens on: that process would no longer be reached."""
     kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}.get(port.protocol)
     if kind is None:
         return
-    with socket.socket(socket.AF_INET, kind) as probe:
+    with socket.socket(socket.AF_INET if host.version == 4 else socket.AF_INET6, kind) as probe:
+        if host.version == 6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # What is left of closed connections is no listener.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind == socket.SOCK_STREAM))
         try:
-            probe.bind((str(port.host_ip), port.host_port))
+            probe.bind((str(host), port.host_port))
         except OSError as error:
             why = "a process of this host has it" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
             raise Conflict(f"map host port {port}", why, "use another host port or address") from error
@@ -196,6 +234,30 @@ def release(lease: Lease) -> None:
     """Give an address back; the lock must be held. An address that was given back already is no error."""
     with contextlib.suppress(FileNotFoundError):
         journal.step("unlink", os.unlink, directory() / str(lease.address))
+
+
+def take_range(subnet: IPv4Network | None, subnet6: IPv6Network | None) -> str:
+    """Have the bridge use these ranges from now on; return why it does not, "" if it does.
+
+    Of an IPv6 range the first /96 is the prefix. What the environment sets stays, and a range that pods have.
+    """
+    with locked() as memory:
+        now = BridgeSettings()
+        prefix6 = IPv6Network((subnet6.network_address, PREFIX_BITS)) if subnet6 and now.prefix6 else now.prefix6
+        try:
+            wanted = BridgeSettings(subnet=subnet or now.subnet, prefix6=prefix6)
+        except MinirtError as error:
+            return str(error)
+        if wanted == now:
+            return ""
+        if "MINIRT_SUBNET" in os.environ or "MINIRT_IPV6_PREFIX" in os.environ:
+            return f"MINIRT_SUBNET or MINIRT_IPV6_PREFIX is set; they go on with {now.subnet}"
+        if any(lease.boot == memory.boot for lease in leases(now.bridge)):
+            return f"pods have addresses of {now.subnet}, and minirt goes on with it"
+        written = directory() / ".range"
+        written.write_text(f"{wanted.subnet} {wanted.prefix6 or ''}\n")
+        written.rename(range_file())
+        return ""
 
 
 def sweep() -> None:

@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence, Set
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from pathlib import Path
 
 from msgspec import Struct
@@ -38,6 +38,7 @@ class Attachment(Struct, frozen=True):
     gateway: IPv4Address
     mac: str
     host_interface: str
+    address6: IPv6Interface | None = None
 
 
 class Held(Struct, frozen=True):
@@ -58,9 +59,12 @@ def attach(
     inner: socket.socket,
     settings: BridgeSettings | None = None,
     ports: Sequence[PortMapping] = (),
+    *,
+    ipv6: bool = True,
 ) -> Attachment:
-    """Give the sandbox whose network namespace is pinned at ``netns`` an interface on the bridge, and an address.
+    """Give the sandbox whose network namespace is pinned at ``netns`` an interface on the bridge, and its addresses.
 
+    ``ipv6``: one of IPv6, too, where the bridge has such; a namespace whose sysctls turn IPv6 off takes none.
     ``inner`` is a NETLINK_ROUTE socket that was opened in that namespace; it stays the caller's. The loopback interface
     is not touched. On any error everything is undone.
 
@@ -69,30 +73,31 @@ def attach(
         NetworkError: no address is free, a route of the host collides, nft or iptables refuse.
         StepFailed: the kernel refused a message.
     """
-    settings = settings or BridgeSettings()
     with _host() as host, fds.closing(_opened(netns)) as netns_fd, contextlib.ExitStack() as undo:
         with _held() as held:
-            lease = addresses.claim(held.memory, sandbox_id, settings, ports)
+            settings = settings or BridgeSettings()
+            lease = addresses.claim(held.memory, sandbox_id, settings, ports, ipv6=ipv6)
             undo.callback(_take_down_one, sandbox_id, _delete)
             run(plan_bridge(settings, ports), held.context(settings))
         context = SandboxContext(host, Rtnetlink(inner), netns_fd)
-        run(plan_veth(sandbox_id, lease.interface, settings, ports), context)
+        run(plan_veth(sandbox_id, lease.interface, lease.interface6, settings, ports), context)
         undo.pop_all()
-    return Attachment(INTERFACE, lease.interface, settings.gateway.ip, mac_of(lease.address), veth_name(sandbox_id))
+    mac, veth = mac_of(lease.address), veth_name(sandbox_id)
+    return Attachment(INTERFACE, lease.interface, settings.gateway.ip, mac, veth, lease.interface6)
 
 
-def repair(settings: BridgeSettings | None = None) -> None:
+def repair() -> None:
     """Put back what somebody took out of the bridge's rules, as docker may when it starts.
 
     Nothing happens when no sandbox is on the bridge, and all but nothing (one message to nftables) when no rule of the
     host has changed. ``attach`` does the same. Who lives as long as a sandbox calls this when ``firewall.watch`` tells
     of a change; of many who do, the first one repairs.
     """
-    settings = settings or BridgeSettings()
     with _held() as held:
-        leases = addresses.leases(settings.bridge)
+        leases = addresses.leases(BridgeSettings().bridge)
         if leases and not held.firewall.untouched:
             ports = [port for lease in leases for port in lease.ports]
+            settings = _settings_of(leases)
             run(plan_bridge(settings, ports), held.context(settings))
 
 
@@ -140,7 +145,7 @@ def _take_down(held: Held, lease: Lease, end: Callable[[Rtnetlink, str], None]) 
         if not others:
             _remove_bridge(held, lease.settings)
         elif lease.ports:
-            held.firewall.install(ruleset(lease.settings, _leads(others)))
+            held.firewall.install(ruleset(_settings_of(others), _leads(others)))
             held.firewall.accept(lease.bridge)
     addresses.release(lease)
 
@@ -163,10 +168,11 @@ def _if_there(host: Rtnetlink, message: Message) -> None:
 
 
 def _remove_bridge(held: Held, settings: BridgeSettings) -> None:
-    held.firewall.remove(settings.bridge)
-    link = held.host.link(settings.bridge)
-    if link and link.mac == settings.mac:
-        _delete(held.host, settings.bridge)
+    """Remove the bridge, and its rules meanwhile: either waits for the kernel, 10 to 40 ms."""
+    with held.firewall.removing(settings.bridge):
+        link = held.host.link(settings.bridge)
+        if link and link.mac == settings.mac:
+            _delete(held.host, settings.bridge)
 
 
 def _remove_strays(held: Held, settings: BridgeSettings) -> Iterator[str]:
@@ -189,8 +195,13 @@ def _forwards(settings: BridgeSettings) -> list[Forward]:
     return _leads(addresses.leases(settings.bridge))
 
 
+def _settings_of(leases: list[Lease]) -> BridgeSettings:
+    """Return the settings of a bridge by what is on it: with IPv6 if any sandbox came when there was some."""
+    return next((lease for lease in leases if lease.prefix6), leases[0]).settings
+
+
 def _leads(leases: list[Lease]) -> list[Forward]:
-    return [Forward(port, lease.address) for lease in leases for port in lease.ports]
+    return [Forward(port, lease.address, lease.address6) for lease in leases for port in lease.ports]
 
 
 def _opened(netns: Path) -> int:

@@ -2,19 +2,22 @@
 
     10-x.conflist ─ find ─▶ Network ─ attach ─▶ ADD, plugin after plugin, each given the last one's result
                                       detach ─▶ DEL, in the other order
+                                      status ─▶ STATUS   } of configurations of version 1.1 and later:
+                                      collect ─▶ GC      } older plugins do not know them
 
     stdin    {"cniVersion", "name", …the plugin's own…, "runtimeConfig": {…}, "prevResult": {…}}
     stdout   the result; or {"code", "msg", "details"} and an exit code that is not 0
 
 What was called with what is kept beside the sandbox before the first ADD, so that DEL is the same network's, whatever
 has become of its configuration since, and whoever does it.
-Source: https://github.com/containernetworking/cni/blob/spec-v1.0.0/SPEC.md
+Source: https://github.com/containernetworking/cni/blob/spec-v1.1.0/SPEC.md
 """
 
 import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,9 @@ from minirt.network.directories import Directories
 from minirt.network.plan import INTERFACE
 
 Json = dict[str, Any]
+WITH_STATUS_AND_GC = ("1.1.0",)
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+WORDS = {"ADD": "attach the pod", "STATUS": "use the network", "GC": "give back what ended pods had"}
 ENDINGS = (".conf", ".conflist", ".json")
 TIMEOUT_S = 60.0
 FILE = "cni.json"
@@ -35,11 +40,12 @@ FILE = "cni.json"
 
 
 class Network(Struct, frozen=True):
-    """A configuration list: a name, a version, and what each plugin is told."""
+    """A configuration list: a name, a version, what each plugin is told, and whether GC may be asked of them."""
 
     name: str
     version: str
     plugins: tuple[Json, ...]
+    collects: bool = True
 
 
 class Attachment(Struct, frozen=True):
@@ -77,7 +83,8 @@ def _read(file: Path) -> Network:
     try:
         found = json.loads(file.read_bytes())
         plugins = found["plugins"] if file.suffix == ".conflist" or "plugins" in found else [found]
-        network = Network(str(found["name"]), str(found.get("cniVersion", "0.2.0")), tuple(plugins))
+        collects = found.get("disableGC") not in (True, "true")
+        network = Network(str(found["name"]), str(found.get("cniVersion", "0.2.0")), tuple(plugins), collects)
         missing = [plugin for plugin in plugins if not isinstance(plugin["type"], str)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
@@ -145,6 +152,30 @@ def detach(place: Path) -> None:
     (place / FILE).unlink(missing_ok=True)
 
 
+def status(network: Network, directories: tuple[str, ...]) -> None:
+    """Have the plugins say whether a pod could be attached now. Raises NetworkError: one says no, or is not there."""
+    asked = Attachment(network, directories, "", "", {}, {})
+    if network.version in WITH_STATUS_AND_GC:
+        for plugin in network.plugins:
+            _call("STATUS", asked, plugin, None)
+
+
+def collect(network: Network, directories: tuple[str, ...], attached_ids: Iterable[str]) -> list[NetworkError]:
+    """Have the plugins give back what they hold for sandboxes other than these; return what was refused.
+
+    No sandbox may be attached meanwhile: it would be taken for one of the others.
+    """
+    asked = Attachment(network, directories, "", "", {}, {})
+    valid = [{"containerID": one, "ifname": INTERFACE} for one in attached_ids]
+    refused = []
+    for plugin in network.plugins if network.collects and network.version in WITH_STATUS_AND_GC else ():
+        try:
+            _call("GC", asked, plugin | {"cni.dev/valid-attachments": valid}, None)
+        except NetworkError as error:
+            refused.append(error)
+    return refused
+
+
 def attached(place: Path) -> Attachment | None:
     """Return what is kept beside a sandbox, None where nothing is."""
     try:
@@ -161,7 +192,7 @@ def _keep(place: Path, attachment: Attachment) -> None:
 
 def _call(command: str, attachment: Attachment, plugin: Json, before: Json | None) -> Json | None:
     """Run one plugin; return its result, None where it printed none. Raises NetworkError."""
-    what = f"{'attach' if command == 'ADD' else command} the pod by the CNI plugin {plugin['type']}"
+    what = f"{WORDS.get(command, command + ' the pod')} by the CNI plugin {plugin['type']}"
     program = shutil.which(plugin["type"], path=os.pathsep.join(attachment.directories))
     if program is None or "/" in plugin["type"]:
         why = f"it is not in {', '.join(attachment.directories)}"
@@ -191,11 +222,16 @@ def _environment(command: str, attachment: Attachment) -> dict[str, str]:
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "CNI_COMMAND": command,
+        "CNI_PATH": os.pathsep.join(attachment.directories),
+    } | (_of_sandbox(attachment) if attachment.sandbox else {})
+
+
+def _of_sandbox(attachment: Attachment) -> dict[str, str]:
+    return {
         "CNI_CONTAINERID": attachment.sandbox,
         "CNI_NETNS": attachment.netns,
         "CNI_IFNAME": INTERFACE,
         "CNI_ARGS": ";".join(f"{key}={value}" for key, value in attachment.args.items()),
-        "CNI_PATH": os.pathsep.join(attachment.directories),
     }
 
 

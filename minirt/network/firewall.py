@@ -3,7 +3,7 @@
 The table is rendered whole from the leases and replaced in one transaction; its name is the bridge's. It cannot accept
 what another table on the same hook drops, and docker sets ``FORWARD DROP`` (with bridge-nf-call-iptables=1, which it
 sets too, that stops pod-to-pod frames on the bridge as well). So where an iptables FORWARD chain is in use, tagged
-rules go into it: into DOCKER-USER, which docker keeps for others, where there is one.
+rules go into it: into DOCKER-USER, which docker keeps for others, where there is one. ip6tables' is its twin for IPv6.
 
 Whether all this is still in place is known without asking anybody: the kernel counts changes to nftables (iptables'
 nf_tables backend is one of its users), and a generation number that has not moved means that nothing has. The legacy
@@ -18,7 +18,7 @@ import socket
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,9 +36,16 @@ NETLINK_NO_ENOBUFS = 5
 NFNLGRP_NFTABLES = 7
 NFT_MSG_NEWGEN = 0x0A0F
 NFT_MSG_GETGEN = 0x0A10
+NFT_MSG_NEWTABLE = 0x0A00
+NFT_MSG_GETTABLE = 0x0A01
+NFTA_TABLE_NAME = 1
+NFPROTO_IPV4, NFPROTO_IPV6 = 2, 10
 NLM_F_REQUEST = 1
 
-LEGACY_TABLES = Path("/proc/net/ip_tables_names")
+LOCAL = {"ip": "fib daddr type local", "ip6": "ip6 daddr != ::1 fib daddr type local"}
+"""Every address of the host. What comes from ::1 stays on the host: the kernel has no route_localnet for IPv6."""
+
+NAMES = Path("/proc/net")
 SEARCH = os.defpath + ":/usr/sbin:/sbin:/usr/local/sbin"
 
 
@@ -47,21 +54,28 @@ class Forward(NamedTuple):
 
     mapping: PortMapping
     to: IPv4Address
+    to6: IPv6Address | None = None
 
 
 def ruleset(settings: BridgeSettings, forwards: Sequence[Forward]) -> str:
     """Return the bridge's nftables table, as a transaction that replaces what there is of it."""
-    name, subnet = settings.bridge, settings.subnet
+    name = settings.bridge
     return f"""\
 table inet {name} {{}}
 flush table inet {name}
 table inet {name} {{
     chain postrouting {{
         type nat hook postrouting priority 100; policy accept;
-        ip saddr {subnet} ip daddr != {subnet} masquerade
-{_lines(_return_path(settings, forwards))}    }}
+{_lines(_masquerade(settings))}{_lines(_return_path(settings, forwards))}    }}
 {_forwarding(settings, forwards) if forwards else ""}}}
 """
+
+
+def _masquerade(settings: BridgeSettings) -> Iterator[str]:
+    """Yield rules by which the world sees the host's address: what pods have is nobody's elsewhere."""
+    yield f"ip saddr {settings.subnet} ip daddr != {settings.subnet} masquerade"
+    if settings.subnet6:
+        yield f"ip6 saddr {settings.subnet6} ip6 daddr != {settings.subnet6} masquerade"
 
 
 def _forwarding(settings: BridgeSettings, forwards: Sequence[Forward]) -> str:
@@ -70,7 +84,7 @@ def _forwarding(settings: BridgeSettings, forwards: Sequence[Forward]) -> str:
     With route_localnet a pod could reach services on the host's 127.0.0.1: what comes from the bridge for it is dropped
     before anything else (CVE-2020-8558).
     """
-    leads = _lines(_lead(forward) for forward in forwards)
+    leads = _lines(line for forward in forwards for line in _lead(forward))
     return f"""\
     chain prerouting {{
         type nat hook prerouting priority -100; policy accept;
@@ -85,18 +99,23 @@ def _forwarding(settings: BridgeSettings, forwards: Sequence[Forward]) -> str:
 """
 
 
-def _lead(forward: Forward) -> str:
-    mapping, to = forward
-    host = "fib daddr type local" if mapping.host_ip.is_unspecified else f"ip daddr {mapping.host_ip}"
+def _lead(forward: Forward) -> Iterator[str]:
+    mapping, to, to6 = forward
     port = f"{mapping.protocol} dport {mapping.host_port}"
-    return f"meta nfproto ipv4 {host} {port} dnat ip to {to}:{mapping.container_port}"
+    for host in mapping.hosts:
+        family, address = ("ip", str(to)) if host.version == 4 else ("ip6", f"[{to6}]")
+        there = LOCAL[family] if host.is_unspecified else f"{family} daddr {host}"
+        if host.version == 4 or to6:
+            yield f"meta nfproto ipv{host.version} {there} {port} dnat {family} to {address}:{mapping.container_port}"
 
 
 def _return_path(settings: BridgeSettings, forwards: Sequence[Forward]) -> Iterator[str]:
     """Yield rules by which answers come back through the host: to itself, and to a pod that called by the host."""
-    for mapping, to in forwards:
+    for mapping, to, to6 in forwards:
         port = f"{mapping.protocol} dport {mapping.container_port} ct status dnat masquerade"
         yield f"ip saddr {{ 127.0.0.0/8, {settings.subnet} }} ip daddr {to} {port}"
+        if to6:
+            yield f"ip6 saddr {settings.subnet6} ip6 daddr {to6} {port}"
 
 
 def _lines(lines: Iterable[str]) -> str:
@@ -142,7 +161,7 @@ def _listed(listing: str) -> list[str]:
 
 
 class Backend(NamedTuple):
-    """One of the two homes of iptables rules: nf_tables, whose changes the generation counts, or the legacy one."""
+    """One home of iptables rules: nf_tables, whose changes the generation counts, or the legacy one; of one family."""
 
     command: str
     restore: str
@@ -154,14 +173,21 @@ def _backend(name: str, *, counted: bool = True) -> Backend | None:
     return Backend(command, restore, counted) if command and restore else None
 
 
-def _nf_tables() -> Backend | None:
-    return _backend("iptables-nft") or _backend("iptables")
+def _nf_tables() -> list[Backend]:
+    """Return nf_tables' backends that have a FORWARD chain: one that never was asked for anything has none."""
+    names = {NFPROTO_IPV4: "iptables", NFPROTO_IPV6: "ip6tables"}
+    found = [_backend(f"{name}-nft") or _backend(name) for family, name in names.items() if has_table(family, "filter")]
+    return [backend for backend in found if backend]
 
 
-def _legacy() -> Backend | None:
-    """Return the legacy backend where it is in use. Asking its command would load its modules and make its tables."""
-    in_use = LEGACY_TABLES.exists() and "filter" in LEGACY_TABLES.read_text().split()
-    return _backend("iptables-legacy", counted=False) if in_use else None
+def _legacy() -> list[Backend]:
+    """Return the legacy backends in use. Asking their commands would load their modules and make their tables."""
+    found = []
+    for name in ("ip", "ip6"):
+        file = NAMES / f"{name}_tables_names"
+        if file.exists() and "filter" in file.read_text().split():
+            found.append(_backend(f"{name}tables-legacy", counted=False))
+    return [backend for backend in found if backend]
 
 
 class Firewall:
@@ -172,7 +198,7 @@ class Firewall:
         self._found = generation()
         self._changes = 0
         self._in_place = False
-        self._listing: str | None = None
+        self._listings: dict[Backend, str] = {}
 
     @property
     def untouched(self) -> bool:
@@ -192,13 +218,10 @@ class Firewall:
     @contextlib.contextmanager
     def _listed_meanwhile(self) -> Iterator[None]:
         """List iptables' rules for ``accept`` while the block runs: each program takes some milliseconds to start."""
-        backend = _nf_tables()
-        if backend is None:
+        with contextlib.ExitStack() as started:
+            listing = {each: started.enter_context(_started(_listing_by(each))) for each in _nf_tables()}
             yield
-            return
-        with _started(_listing_by(backend)) as process:
-            yield
-            self._listing = _output_of(process)
+            self._listings = {backend: _output_of(process) for backend, process in listing.items()}
 
     def accept(self, bridge: str) -> None:
         """Let the bridge's traffic pass iptables' FORWARD chain, where it could be stopped there; after ``install``."""
@@ -206,27 +229,40 @@ class Firewall:
             self._amend(_nf_tables(), to_add, bridge)
         self._amend(_legacy(), to_add, bridge)
 
-    def remove(self, bridge: str) -> None:
-        """Remove the bridge's table and its iptables rules, what there is of them."""
-        if _program("nft"):
-            self._nft(f"table inet {bridge} {{}}\ndelete table inet {bridge}\n")
-        self._amend(_nf_tables(), to_remove, bridge)
-        self._amend(_legacy(), to_remove, bridge)
+    @contextlib.contextmanager
+    def removing(self, bridge: str) -> Iterator[None]:
+        """Remove the bridge's table and its iptables rules, what there is of them, while the block runs."""
+        with self._listed_meanwhile(), self._nft_meanwhile(f"table inet {bridge} {{}}; delete table inet {bridge}"):
+            yield
+        self._amend([*_nf_tables(), *_legacy()], to_remove, bridge)
         self._memory.rules = ""
+
+    @contextlib.contextmanager
+    def _nft_meanwhile(self, commands: str) -> Iterator[None]:
+        """Have nft execute commands, if it is there, while the block runs."""
+        program = _program("nft")
+        if program is None:
+            yield
+            return
+        with _started((program, commands)) as process:
+            yield
+            journal.step("nft", lambda *_: _output_of(process), (program, commands))
+        self._changes += 1
 
     def remember(self) -> None:
         """Remember the rules as they are now, unless somebody else has changed some meanwhile."""
         now = generation()
         self._memory.generation = now if now == self._found + self._changes else 0
 
-    def _amend(self, backend: Backend | None, wanted: Callable[[str, str], list[str]], bridge: str) -> None:
-        if backend and (lines := wanted(self._listed(backend), bridge)):
-            text = "\n".join(["*filter", *lines, "COMMIT", ""])
-            journal.step("iptables", _spawn, (backend.restore, "-w", "--noflush"), text)
-            self._changes += backend.counted
+    def _amend(self, backends: list[Backend], wanted: Callable[[str, str], list[str]], bridge: str) -> None:
+        for backend in backends:
+            if lines := wanted(self._listed(backend), bridge):
+                text = "\n".join(["*filter", *lines, "COMMIT", ""])
+                journal.step("iptables", _spawn, (backend.restore, "-w", "--noflush"), text)
+                self._changes += backend.counted
 
     def _listed(self, backend: Backend) -> str:
-        listing, self._listing = self._listing if backend.counted else None, None
+        listing = self._listings.pop(backend, None)
         return _spawn(_listing_by(backend)) if listing is None else listing
 
     def _nft(self, rules: str) -> None:
@@ -267,6 +303,14 @@ def _output_of(process: "Popen[str]", text: str = "") -> str:
     return output
 
 
+def has_table(family: int, name: str) -> bool:
+    """Say whether nftables has a table. Source: linux/netfilter/nf_tables.h, NFT_MSG_GETTABLE."""
+    attribute = name.encode() + b"\0"
+    attribute = struct.pack("=HH", 4 + len(attribute), NFTA_TABLE_NAME) + attribute
+    attribute += bytes(-len(attribute) % 4)
+    return _asked(NFT_MSG_GETTABLE, family, attribute)[0] == NFT_MSG_NEWTABLE
+
+
 def watch() -> socket.socket:
     """Return a socket that is readable when somebody has changed nftables rules of this network namespace.
 
@@ -286,8 +330,14 @@ def generation() -> int:
     Return 0 where the kernel has no nftables. Source: linux/netfilter/nf_tables.h, NFT_MSG_GETGEN; the answer's first
     attribute is NFTA_GEN_ID, big-endian.
     """
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER) as netfilter:
-        netfilter.send(struct.pack("=IHHIIBBH", 20, NFT_MSG_GETGEN, NLM_F_REQUEST, 1, 0, 0, 0, 0))
-        answer = netfilter.recv(4096)
-    kind: int = struct.unpack_from("=H", answer, 4)[0]
+    kind, answer = _asked(NFT_MSG_GETGEN, 0)
     return int(struct.unpack_from(">I", answer, 24)[0]) if kind == NFT_MSG_NEWGEN else 0
+
+
+def _asked(message: int, family: int, attributes: bytes = b"") -> tuple[int, bytes]:
+    """Ask nftables one thing; return the kind of the answer, which is an error's where there is no such, and itself."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER) as netfilter:
+        head = struct.pack("=IHHIIBBH", 20 + len(attributes), message, NLM_F_REQUEST, 1, 0, family, 0, 0)
+        netfilter.send(head + attributes)
+        answer = netfilter.recv(4096)
+    return int(struct.unpack_from("=H", answer, 4)[0]), answer

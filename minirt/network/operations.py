@@ -1,10 +1,11 @@
 """The steps of attaching a sandbox, in the kernel's words. A plan is a list of these; ``bridge`` compiles it."""
 
+import contextlib
 import errno
 import os
 import time
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_network
 from pathlib import Path
 
 from msgspec import Struct
@@ -26,7 +27,8 @@ from minirt.network.rtnetlink import (
 )
 from minirt.network.settings import BridgeSettings, PortMapping
 
-AF_INET = 2
+AF_INET, AF_INET6 = 2, 10
+IFA_F_NODAD = 2
 RT_SCOPE_UNIVERSE = 0
 RTN_UNICAST = 1
 RTPROT_STATIC = 4
@@ -57,8 +59,12 @@ class EnsureBridge(Operation[HostContext], frozen=True):
 
     def describe(self) -> str:
         """Return the operation in the kernel's words."""
-        bridge, gateway = self.settings.bridge, self.settings.gateway
-        return f"RTM_NEWLINK {bridge}: bridge, up, unless it is there; RTM_NEWADDR {gateway} on {bridge}"
+        bridge, gateways = self.settings.bridge, " and ".join(map(str, self._gateways))
+        return f"RTM_NEWLINK {bridge}: bridge, up, unless it is there; RTM_NEWADDR {gateways} on {bridge}"
+
+    @property
+    def _gateways(self) -> list[IPv4Interface | IPv6Interface]:
+        return [address for address in (self.settings.gateway, self.settings.gateway6) if address]
 
     def execute(self, context: HostContext, /) -> None:
         """Do it.
@@ -69,7 +75,10 @@ class EnsureBridge(Operation[HostContext], frozen=True):
         name = self.settings.bridge
         link = context.host.link(name)
         if link is None:
-            self._refuse_overlap(context.host)
+            self._refuse_overlap(context.host, AF_INET, self.settings.subnet, "MINIRT_SUBNET", "10.99.0.0/16")
+            if self.settings.subnet6:
+                another = ("MINIRT_IPV6_PREFIX", "fd99::/96")
+                self._refuse_overlap(context.host, AF_INET6, self.settings.subnet6, *another)
             context.host.change(self._newlink())
         elif (link.kind, link.mac) != ("bridge", self.settings.mac):
             raise NetworkError(
@@ -78,7 +87,8 @@ class EnsureBridge(Operation[HostContext], frozen=True):
                 "set MINIRT_BRIDGE to another name, or remove it: ip link delete " + name,
             )
         index = link.index if link else context.host.index(name)
-        context.host.change(_newaddr(index, self.settings.gateway, NLM_F_REPLACE))
+        for gateway in self._gateways:
+            context.host.change(_newaddr(index, gateway, NLM_F_REPLACE))
 
     def _newlink(self) -> Message:
         attributes = {
@@ -89,16 +99,18 @@ class EnsureBridge(Operation[HostContext], frozen=True):
         }
         return Message("RTM_NEWLINK", {"flags": IFF_UP, "change": IFF_UP}, attributes, NLM_F_CREATE | NLM_F_EXCL)
 
-    def _refuse_overlap(self, host: Rtnetlink) -> None:
-        for route in host.ask(Message("RTM_GETROUTE", {"family": AF_INET}, flags=NLM_F_DUMP)):
+    def _refuse_overlap(
+        self, host: Rtnetlink, family: int, ours: IPv4Network | IPv6Network, variable: str, example: str
+    ) -> None:
+        for route in host.ask(Message("RTM_GETROUTE", {"family": family}, flags=NLM_F_DUMP)):
             if route.get_attr("RTA_TABLE") != RT_TABLE_MAIN or not route.get_attr("RTA_DST"):
                 continue
-            there = IPv4Network(f"{route.get_attr('RTA_DST')}/{route['dst_len']}")
-            if there.overlaps(self.settings.subnet):
+            there = ip_network(f"{route.get_attr('RTA_DST')}/{route['dst_len']}")
+            if there.version == ours.version and there.overlaps(ours):
                 raise NetworkError(
                     f"make bridge {self.settings.bridge}",
-                    f"its subnet {self.settings.subnet} overlaps the host's route to {there}",
-                    "set MINIRT_SUBNET to a free one, such as 10.99.0.0/16",
+                    f"its subnet {ours} overlaps the host's route to {there}",
+                    f"set {variable} to a free one, such as {example}",
                 )
 
 
@@ -119,6 +131,29 @@ class SetSysctl(Operation[HostContext], frozen=True):
             write_file(str(file), self.value)
 
 
+class ForwardIpv6(Operation[HostContext], frozen=True):
+    """Have the host route IPv6, unless it does; as a router it still learns its own routes as it did before.
+
+    A router takes no router's advertisements, and forgets the routes it has by them, unless accept_ra is 2.
+    Source: Documentation/networking/ip-sysctl.rst, accept_ra and forwarding.
+    """
+
+    def describe(self) -> str:
+        """Return the operation in the kernel's words."""
+        places = f"{SYSCTL}/ipv6/conf/*/accept_ra where it is 1, then 1 to {SYSCTL}/ipv6/conf/all/forwarding"
+        return f"write 2 to {places}, unless it is 1"
+
+    def execute(self, context: HostContext, /) -> None:
+        """Do it. Raises OSError: EROFS where /proc/sys is read-only."""
+        conf = SYSCTL / "ipv6/conf"
+        if (conf / "all/forwarding").read_text().strip() == "0":
+            for file in conf.glob("*/accept_ra"):
+                with contextlib.suppress(FileNotFoundError):  # interfaces come and go
+                    if file.read_text().strip() == "1":
+                        write_file(str(file), "2")
+            write_file(str(conf / "all/forwarding"), "1")
+
+
 class InstallNat(Operation[HostContext], frozen=True):
     """Put the bridge's nftables table in place: masquerading, and the host's ports that lead into pods."""
 
@@ -127,7 +162,7 @@ class InstallNat(Operation[HostContext], frozen=True):
 
     def describe(self) -> str:
         """Return the operation in the kernel's words."""
-        subnet = self.settings.subnet
+        subnet = " and ".join(str(one) for one in (self.settings.subnet, self.settings.subnet6) if one)
         leads = "".join(f"; dnat {port} to port {port.container_port}" for port in self.ports)
         return f"nft table inet {self.settings.bridge}: masquerade from {subnet} to elsewhere{leads}"
 
@@ -143,7 +178,8 @@ class AcceptForward(Operation[HostContext], frozen=True):
 
     def describe(self) -> str:
         """Return the operation in the kernel's words."""
-        return f"iptables -I DOCKER-USER (else FORWARD) -i/-o {self.bridge} -j ACCEPT, where FORWARD is in use"
+        rule = f"-I DOCKER-USER (else FORWARD) -i/-o {self.bridge} -j ACCEPT"
+        return f"iptables and ip6tables {rule}, where FORWARD is in use"
 
     def execute(self, context: HostContext, /) -> None:
         """Do it."""
@@ -188,7 +224,7 @@ class AddAddress(Operation[SandboxContext], frozen=True):
     """Give the sandbox's interface its address."""
 
     interface: str
-    address: IPv4Interface
+    address: IPv4Interface | IPv6Interface
 
     def describe(self) -> str:
         """Return the operation in the kernel's words."""
@@ -217,7 +253,7 @@ class SetUp(Operation[SandboxContext], frozen=True):
 class AddRoute(Operation[SandboxContext], frozen=True):
     """Send what the sandbox has no other route for to the bridge."""
 
-    gateway: IPv4Address
+    gateway: IPv4Address | IPv6Address
 
     def describe(self) -> str:
         """Return the operation in the kernel's words."""
@@ -226,7 +262,7 @@ class AddRoute(Operation[SandboxContext], frozen=True):
     def execute(self, context: SandboxContext, /) -> None:
         """Do it. Raises OSError: ENETUNREACH, no interface that is up has the gateway in its subnet."""
         fields = {
-            "family": AF_INET,
+            "family": _family(self.gateway),
             "table": RT_TABLE_MAIN,
             "proto": RTPROT_STATIC,
             "scope": RT_SCOPE_UNIVERSE,
@@ -279,11 +315,16 @@ class AwaitCarrier(Operation[SandboxContext], frozen=True):
             time.sleep(0.001)
 
 
-def _newaddr(index: int, address: IPv4Interface, flag: int) -> Message:
-    fields = {"family": AF_INET, "prefixlen": address.network.prefixlen, "index": index}
-    attributes = {
-        "IFA_LOCAL": str(address.ip),
-        "IFA_ADDRESS": str(address.ip),
-        "IFA_BROADCAST": str(address.network.broadcast_address),
-    }
+def _family(address: IPv4Address | IPv6Address) -> int:
+    return AF_INET if address.version == 4 else AF_INET6
+
+
+def _newaddr(index: int, address: IPv4Interface | IPv6Interface, flag: int) -> Message:
+    """Return what adds an address. Nobody else can have it, so IPv6 need not spend a second on looking (nodad)."""
+    fields = {"family": _family(address.ip), "prefixlen": address.network.prefixlen, "index": index}
+    attributes = {"IFA_LOCAL": str(address.ip), "IFA_ADDRESS": str(address.ip)}
+    if address.version == 4:
+        attributes["IFA_BROADCAST"] = str(address.network.broadcast_address)
+    else:
+        fields["flags"] = IFA_F_NODAD
     return Message("RTM_NEWADDR", fields, attributes, NLM_F_CREATE | flag)

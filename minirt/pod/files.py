@@ -1,5 +1,7 @@
 """The files that the containers of a pod share: /etc/hosts, /etc/hostname, /etc/resolv.conf. Pure text."""
 
+from collections.abc import Sequence
+
 LOCAL_HOSTS = """127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
 fe00::0\tip6-localnet
@@ -10,9 +12,9 @@ ff02::2\tip6-allrouters
 """As docker writes it."""
 
 
-def hosts(address: str, hostname: str, extra: tuple[tuple[str, str], ...]) -> str:
-    """Return /etc/hosts: localhost, the pod's own name at its address, and (address, name) pairs."""
-    own = f"{address}\t{hostname}\n" if address and hostname else f"127.0.1.1\t{hostname}\n" if hostname else ""
+def hosts(addresses: Sequence[str], hostname: str, extra: tuple[tuple[str, str], ...]) -> str:
+    """Return /etc/hosts: localhost, the pod's own name at its addresses, and (address, name) pairs."""
+    own = "".join(f"{address}\t{hostname}\n" for address in addresses or ("127.0.1.1",)) if hostname else ""
     return (
         "# Kept by minirt: the same for every container of the pod.\n"
         + LOCAL_HOSTS

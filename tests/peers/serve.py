@@ -10,19 +10,19 @@ from tests.peers.daemon import Daemon
 class Server:
     """A running server of one installation of minirt; its CRI socket is ``socket``."""
 
-    def __init__(self, minirt: Minirt, directory: Path, cni: Path | None = None) -> None:
+    def __init__(self, minirt: Minirt, directory: Path, cni: Path | None = None, *plugins: Path) -> None:
         self.minirt = minirt
         self.directory = directory
         self.socket = directory / "minirt.sock"
-        self.cni = cni
+        self.cni = ["--cni-conf-dir", str(cni or "")]
+        self.cni += [word for place in (*plugins, "/usr/lib/cni") for word in ("--cni-bin-dir", str(place))]
         self.start()
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
         options = ["--best-effort-limits"] if requirements.no_controllers() else []
         env = [f"{key}={value}" for key, value in self.minirt.env.items() if key.startswith("MINIRT_")]
-        options += ["--cni-conf-dir", str(self.cni or "")]
-        command = ["env", *env, COMMAND, "serve", "--listen", self.socket, *options]
+        command = ["env", *env, COMMAND, "serve", "--listen", self.socket, *self.cni, *options]
         self.daemon = Daemon(self.directory, command, self._answers)
 
     def _answers(self) -> bool:

@@ -3,6 +3,7 @@
 import socket
 import struct
 import zlib
+from typing import Any
 from urllib.parse import urlsplit
 
 from minirt.cri.streaming.dictionary import DICTIONARY
@@ -31,6 +32,11 @@ class SpdyClient:
         if " 101 " not in self.status:
             self.close()
             raise Refused(self.status)
+        self.begin(self.socket, self._file)
+
+    def begin(self, sink: Any, source: Any) -> None:
+        """Speak SPDY from now on, by ``sink.sendall`` and ``source.read``."""
+        self.socket, self._file = sink, source
         self._deflate = zlib.compressobj(zdict=DICTIONARY)
         self._next = 1
         self.received: dict[int, bytearray] = {}

@@ -22,8 +22,8 @@ class Channels(Protocol):
         """Send bytes of a channel. Raises ConnectionError: the other end has gone."""
         ...
 
-    async def finish(self, status: bytes) -> None:
-        """Send the last word on the error channel, and close."""
+    async def finish(self, last: bytes) -> None:
+        """Send the last word, a Status, on the error channel, and close."""
         ...
 
     async def read_on(self) -> None:

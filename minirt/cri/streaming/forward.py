@@ -1,7 +1,8 @@
 """Port-forward: connections of the other end, each to a port on a pod's localhost.
 
 SPDY        each connection a pair of streams, data and error, with the same requestid
-WebSocket   each port two channels, data and error, that begin with the port (16 bits, little endian)
+WebSocket   each port two channels, data and error, that begin with the port (16 bits, little endian);
+            or a tunnel, in which SPDY is spoken
 """
 
 import asyncio
@@ -127,24 +128,25 @@ async def _from_pod(reader: asyncio.StreamReader, data: Stream) -> None:
 
 
 async def over_websocket(sandbox: SandboxRecord, ports: tuple[int, ...], connection: WebSocket) -> None:
-    """Connect to each port, and copy both ways until the other end has gone."""
+    """Connect to each port, and copy both ways until the other end has gone, or the pod has ended all connections."""
     writers: dict[int, asyncio.StreamWriter] = {}
     tasks: list[asyncio.Task[None]] = []
     try:
         for number, port in enumerate(ports):
             for channel in (2 * number, 2 * number + 1):
-                await connection.send(bytes([channel]) + port.to_bytes(2, "little"))
+                await connection.send_on(channel, port.to_bytes(2, "little"))
             try:
                 reader, writers[2 * number] = await _open(sandbox, str(port))
             except OSError as failed:
-                await connection.send(bytes([2 * number + 1]) + _why(str(port), failed))
+                await connection.send_on(2 * number + 1, _why(str(port), failed))
                 continue
             tasks.append(asyncio.create_task(_to_websocket(reader, 2 * number, connection)))
-        async for message in connection.messages():
-            if message[0] in writers:
-                writers[message[0]].write(message[1:])
+        tasks.append(asyncio.create_task(_close_after(list(tasks), connection)))
+        async for channel, data in connection.pieces():
+            if channel in writers:
+                writers[channel].write(data)
                 with contextlib.suppress(ConnectionError):
-                    await writers[message[0]].drain()
+                    await writers[channel].drain()
     finally:
         for task in tasks:
             task.cancel()
@@ -153,6 +155,12 @@ async def over_websocket(sandbox: SandboxRecord, ports: tuple[int, ...], connect
             writer.close()
 
 
+async def _close_after(tasks: list["asyncio.Task[None]"], connection: WebSocket) -> None:
+    """Say goodbye when nothing more will come: a channel has no end of its own."""
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await connection.close()
+
+
 async def _to_websocket(reader: asyncio.StreamReader, channel: int, connection: WebSocket) -> None:
     while piece := await reader.read(CHUNK):
-        await connection.send(bytes([channel]) + piece)
+        await connection.send_on(channel, piece)

@@ -21,7 +21,7 @@ from minirt.cri.streaming import forward, remote, spdy
 from minirt.cri.streaming.channels import ERROR, RESIZE, STDERR, STDIN, STDOUT
 from minirt.cri.streaming.remote import Wanted
 from minirt.cri.streaming.spdyconnection import SpdyChannels, SpdyConnection
-from minirt.cri.streaming.websocket import V4, V5, WebSocket, WebSocketChannels
+from minirt.cri.streaming.websocket import FORWARD, REMOTE, TUNNEL, Tunnel, WebSocket, WebSocketChannels
 from minirt.engine.records import SandboxRecord
 from minirt.errors import Conflict
 
@@ -30,7 +30,9 @@ LARGEST_HEAD = 16 * 1024
 MOST_TOKENS = 1000
 STREAMS_S = 30.0
 """How long a client may take to open its streams."""
-REMOTE_PROTOCOLS = ("v4.channel.k8s.io",)
+V1, V2, V3, V4 = "channel.k8s.io", "v2.channel.k8s.io", "v3.channel.k8s.io", "v4.channel.k8s.io"
+REMOTE_PROTOCOLS = (V4, V3, V2, V1)
+"""Over SPDY: v3 has resizes, v4 the exit code; before that the error stream has a message."""
 FORWARD_PROTOCOLS = ("portforward.k8s.io",)
 
 log = logging.getLogger(__name__)
@@ -177,10 +179,10 @@ async def _upgrade(
 
 async def _websocket(request: Request, what: Wanted | Ports, socket: WebSocket) -> None:
     if isinstance(what, Ports):
-        if await socket.accept(request.raw, [V4]):
-            await forward.over_websocket(what.sandbox, what.ports, socket)
+        if await socket.accept(request.raw, FORWARD):
+            await _forward_over_websocket(what, socket)
         return
-    if not await socket.accept(request.raw, [V5, V4]):
+    if not await socket.accept(request.raw, REMOTE):
         return
     channels = WebSocketChannels(socket)
     first = STDOUT if what.stdout else STDERR if what.stderr and not what.tty else ERROR
@@ -188,10 +190,20 @@ async def _websocket(request: Request, what: Wanted | Ports, socket: WebSocket) 
     await remote.run(what, channels)
 
 
+async def _forward_over_websocket(what: Ports, socket: WebSocket) -> None:
+    if socket.subprotocol == TUNNEL:
+        connection = SpdyConnection(tunnel := Tunnel(socket), tunnel)
+        await _beside(connection.read_on(), forward.over_spdy(what.sandbox, connection))
+    else:
+        await forward.over_websocket(what.sandbox, what.ports, socket)
+
+
 async def _spdy(
     request: Request, what: Wanted | Ports, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
     offered = request.words("x-stream-protocol-version")
+    if not offered and not isinstance(what, Ports):
+        offered = [V1]  # as it was before there were others
     known = FORWARD_PROTOCOLS if isinstance(what, Ports) else REMOTE_PROTOCOLS
     chosen = next((name for name in known if name in offered), None)
     if chosen is None:
@@ -200,17 +212,17 @@ async def _spdy(
     writer.write(f"HTTP/1.1 101 Switching Protocols\r\n{head}\r\n".encode())
     await writer.drain()
     connection = SpdyConnection(reader, writer)
-    await _beside(connection.read_on(), _on_spdy(what, connection))
+    await _beside(connection.read_on(), _on_spdy(what, chosen, connection))
 
 
-async def _on_spdy(what: Wanted | Ports, connection: SpdyConnection) -> None:
+async def _on_spdy(what: Wanted | Ports, protocol: str, connection: SpdyConnection) -> None:
     if isinstance(what, Ports):
         await forward.over_spdy(what.sandbox, connection)
         return
     wanted = {ERROR} | ({STDIN} if what.stdin else set()) | ({STDOUT} if what.stdout else set())
     wanted |= {STDERR} if what.stderr and not what.tty else set()
-    wanted |= {RESIZE} if what.tty else set()
-    channels = SpdyChannels(connection)
+    wanted |= {RESIZE} if what.tty and protocol in (V3, V4) else set()
+    channels = SpdyChannels(connection, tells_status=protocol == V4)
     await asyncio.wait_for(channels.await_streams(wanted), STREAMS_S)
     await remote.run(what, channels)
 

@@ -2,13 +2,34 @@
 
 import asyncio
 import contextlib
+from typing import Protocol
 
-from minirt.cri.streaming import spdy
+from minirt.cri.streaming import spdy, status
 from minirt.cri.streaming.channels import ERROR, RESIZE, STDERR, STDIN, STDOUT
 from minirt.cri.streaming.pipes import CHUNK, Inlet
 
 TYPES = {"stdin": STDIN, "stdout": STDOUT, "stderr": STDERR, "error": ERROR, "resize": RESIZE}
 """The header ``streamtype`` of an exec's streams."""
+
+
+class Source(Protocol):
+    """Where a connection's bytes come from."""
+
+    async def read(self, count: int, /) -> bytes:
+        """Return some bytes, b"" at the end."""
+        ...
+
+
+class Sink(Protocol):
+    """Where they go."""
+
+    def write(self, data: bytes, /) -> None:
+        """Take bytes."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until there is room for more."""
+        ...
 
 
 class Stream:
@@ -40,7 +61,7 @@ class Stream:
 class SpdyConnection:
     """The server's end. Streams come out of ``opened``, and None at the end."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: Source, writer: Sink) -> None:
         self._reader = reader
         self._writer = writer
         self._encoder = spdy.Encoder()
@@ -92,8 +113,9 @@ class SpdyConnection:
 class SpdyChannels:
     """The channels of an exec or attach, each a stream that the other end has opened."""
 
-    def __init__(self, connection: SpdyConnection) -> None:
+    def __init__(self, connection: SpdyConnection, *, tells_status: bool) -> None:
         self._connection = connection
+        self._tells_status = tells_status
         self._streams: dict[int, Stream] = {}
         self.stdin = Inlet()
         self.resizes = Inlet()
@@ -115,12 +137,12 @@ class SpdyChannels:
         if channel in self._streams:
             await self._streams[channel].send(data)
 
-    async def finish(self, status: bytes) -> None:
+    async def finish(self, last: bytes) -> None:
         """End the outputs, and send the last word on the error channel."""
         for channel in (STDOUT, STDERR):
             if channel in self._streams:
                 await self._streams[channel].end()
-        await self._streams[ERROR].send(status, fin=True)
+        await self._streams[ERROR].send(last if self._tells_status else status.text_of(last), fin=True)
         await self._connection.goodbye()
 
     async def read_on(self) -> None:

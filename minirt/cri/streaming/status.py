@@ -7,6 +7,12 @@ import json
 from typing import Any
 
 
+def text_of(status: bytes) -> bytes:
+    """Return what the error channel has in versions before v4: a failure's message, nothing of a success."""
+    message: str = json.loads(status).get("message", "")
+    return message.encode()
+
+
 def of_exit(code: int) -> bytes:
     """Return the status of a command that has ended with an exit code."""
     if code == 0:

@@ -1,26 +1,54 @@
 """Channels over a WebSocket: the first byte of a message is its channel.
 
-    v4.channel.k8s.io    stdin ends with the connection
-    v5.channel.k8s.io    and by 255, 0 before
+    "", channel.k8s.io    the error channel has a message, of failures only
+    v4.channel.k8s.io     it has a Status, with the exit code; stdin ends with the connection
+    v5.channel.k8s.io     and by 255, 0 before
+    …base64.channel.k8s.io    messages are text: the channel is a digit, and what follows is in base64
 
+``SPDY/3.1+portforward.k8s.io`` has no channels: it is a SPDY connection whose bytes come in messages (``Tunnel``).
 The protocol itself is the websockets library's, without its own input and output.
+Source: k8s.io/kubelet/pkg/cri/streaming; k8s.io/apimachinery/pkg/util/httpstream/wsstream; KEP 4006
 """
 
 import asyncio
+import base64
+import binascii
 from collections.abc import AsyncIterator
 
-from websockets.exceptions import InvalidHandshake
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake, NegotiationError
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from minirt.cri.streaming import status
 from minirt.cri.streaming.channels import CLOSE, ERROR, RESIZE, STDIN
 from minirt.cri.streaming.pipes import CHUNK, Inlet
 
-V4, V5 = Subprotocol("v4.channel.k8s.io"), Subprotocol("v5.channel.k8s.io")
+NONE, V1, V4, V5 = map(Subprotocol, ("", "channel.k8s.io", "v4.channel.k8s.io", "v5.channel.k8s.io"))
+V1_BASE64, V4_BASE64 = Subprotocol("base64.channel.k8s.io"), Subprotocol("v4.base64.channel.k8s.io")
+TUNNEL = Subprotocol("SPDY/3.1+portforward.k8s.io")
+REMOTE = [V5, V4, V4_BASE64, V1, V1_BASE64, NONE]
+"""Exec's and attach's, the best first."""
+FORWARD = [V4, V4_BASE64, TUNNEL, NONE]
+"""Port-forward's."""
 LARGEST_MESSAGE = 1 << 20
+ZERO = ord("0")
+
+
+class Handshake(ServerProtocol):
+    """Agrees on a subprotocol whose name need not be a token, as kubectl's is none; or on none, where "" is ours."""
+
+    def process_subprotocol(self, headers: Headers) -> Subprotocol | None:
+        """Return the first of ours that the client offers. Raises NegotiationError: it offers none of ours."""
+        lines = headers.get_all("Sec-WebSocket-Protocol")
+        offered = {word.strip() for line in lines for word in line.split(",")} - {""} or {""}
+        for name in self.available_subprotocols or ():
+            if name in offered:
+                return name or None
+        raise NegotiationError(f"none of {', '.join(self.available_subprotocols or ())} is offered")
 
 
 class WebSocket:
@@ -34,7 +62,7 @@ class WebSocket:
 
     async def accept(self, head: bytes, subprotocols: list[Subprotocol]) -> bool:
         """Answer the handshake in ``head``; return False where it was refused."""
-        self._protocol = ServerProtocol(subprotocols=subprotocols, max_size=LARGEST_MESSAGE)
+        self._protocol = Handshake(subprotocols=subprotocols, max_size=LARGEST_MESSAGE)
         self._protocol.receive_data(head)
         request = next((event for event in self._protocol.events_received() if isinstance(event, Request)), None)
         if request is None:
@@ -53,12 +81,34 @@ class WebSocket:
     def _is_open(self) -> bool:
         return self._protocol.state is State.OPEN
 
-    async def send(self, data: bytes) -> None:
-        """Send a binary message. Raises ConnectionError: the other end has gone."""
+    @property
+    def _is_text(self) -> bool:
+        return self.subprotocol in (V1_BASE64, V4_BASE64)
+
+    async def send(self, data: bytes, *, text: bool = False) -> None:
+        """Send a message. Raises ConnectionError: the other end has gone."""
         if not self._is_open:
             raise ConnectionResetError("the WebSocket is closed")
-        self._protocol.send_binary(data)
+        (self._protocol.send_text if text else self._protocol.send_binary)(data)
         await self._flush()
+
+    async def send_on(self, channel: int, data: bytes) -> None:
+        """Send bytes of a channel. Raises ConnectionError: the other end has gone."""
+        if self._is_text:
+            await self.send(bytes([ZERO + channel]) + base64.b64encode(data), text=True)
+        else:
+            await self.send(bytes([channel]) + data)
+
+    async def pieces(self) -> AsyncIterator[tuple[int, bytes]]:
+        """Yield channel and bytes of what the other end sends. Raises ConnectionError: it is no base64."""
+        async for message in self.messages():
+            if not self._is_text:
+                yield message[0], message[1:]
+                continue
+            try:
+                yield message[0] - ZERO, base64.b64decode(message[1:], validate=True)
+            except binascii.Error as error:
+                raise ConnectionAbortedError(f"a message is no base64: {error}") from error
 
     async def messages(self) -> AsyncIterator[bytes]:
         """Yield what the other end sends, until it closes; what is empty is passed over."""
@@ -98,6 +148,28 @@ class WebSocket:
         await self._writer.drain()
 
 
+class Tunnel:
+    """The bytes of a connection in a WebSocket's messages: read and written as asyncio's streams are."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+        self._messages = socket.messages()
+        self._unsent = bytearray()
+
+    async def read(self, count: int) -> bytes:
+        """Return the next message, whatever its size, b"" at the end."""
+        return await anext(self._messages, b"")
+
+    def write(self, data: bytes) -> None:
+        """Have bytes sent by the next ``drain``."""
+        self._unsent += data
+
+    async def drain(self) -> None:
+        """Send what was written. Raises ConnectionError: the other end has gone."""
+        data, self._unsent = bytes(self._unsent), bytearray()
+        await self._socket.send(data)
+
+
 class WebSocketChannels:
     """The channels of an exec or attach on a WebSocket."""
 
@@ -108,18 +180,21 @@ class WebSocketChannels:
 
     async def send(self, channel: int, data: bytes) -> None:
         """Send bytes of a channel. Raises ConnectionError: the other end has gone."""
-        await self._socket.send(bytes([channel]) + data)
+        await self._socket.send_on(channel, data)
 
-    async def finish(self, status: bytes) -> None:
+    async def finish(self, last: bytes) -> None:
         """Send the last word on the error channel, and close."""
-        await self.send(ERROR, status)
+        if self._socket.subprotocol not in (V4, V4_BASE64, V5):
+            last = status.text_of(last)
+        if last:
+            await self.send(ERROR, last)
         await self._socket.close()
 
     async def read_on(self) -> None:
         """Take what comes from the other end until it has gone."""
         try:
-            async for message in self._socket.messages():
-                await self._take(message[0], message[1:])
+            async for channel, data in self._socket.pieces():
+                await self._take(channel, data)
         finally:
             await self.stdin.end()
             await self.resizes.end()

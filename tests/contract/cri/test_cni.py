@@ -44,7 +44,7 @@ class Node:
         state = Path(tempfile.mkdtemp(prefix="cni-", dir=os.environ["MINIRT_STATE"]))
         minirt = Minirt(place / "root", state)
         shutil.copytree(store, minirt.root, symlinks=True)
-        self.server = Server(minirt, place, self.configurations)
+        self.server = Server(minirt, place, self.configurations, place / "bin")
         self.runtime = Runtime("minirt", self.server.socket)
         (place / "logs").mkdir()
         self.pods = Pods(self.runtime, place / "logs")
@@ -57,6 +57,14 @@ class Node:
         """Return the addresses that host-local has given away."""
         found = (self.place / "addresses/test").glob("[0-9f]*")
         return sorted(path.name for path in found)
+
+    def restart(self) -> None:
+        """Kill the server, and start another."""
+        self.runtime.close()
+        self.server.daemon.process.kill()
+        self.server.daemon.process.wait()
+        self.server.start()
+        self.runtime = self.pods.runtime = Runtime("minirt", self.server.socket)
 
     def close(self) -> None:
         self.pods.close()
@@ -166,6 +174,53 @@ def test_a_configuration_that_is_wrong_is_told_and_fails_pods(node: Node, conten
     assert node.pods.sandboxes() == []
 
 
+PLUGIN = """#!/bin/sh
+cat > "$0.$CNI_COMMAND"
+echo "$CNI_COMMAND id=$CNI_CONTAINERID" >> "$0.calls"
+if [ -e "$0.$CNI_COMMAND.refuses" ]; then echo '{"cniVersion": "1.1.0", "code": 50, "msg": "out of order"}'; exit 1; fi
+[ "$CNI_COMMAND" != ADD ] || echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.79.0.9/24"}]}'
+"""
+
+
+@pytest.fixture
+def plugin(node: Node) -> Path:
+    """A plugin of CNI 1.1 that only writes down how it is called, and its configuration."""
+    file = node.place / "bin/note"
+    file.parent.mkdir()
+    file.write_text(PLUGIN)
+    file.chmod(0o755)
+    node.configure({"cniVersion": "1.1.0", "name": "noted", "plugins": [{"type": "note"}]})
+    return file
+
+
+def test_a_plugin_of_1_1_says_whether_the_network_is_ready(node: Node, plugin: Path) -> None:
+    assert network_ready(node).status
+    assert json.loads(Path(f"{plugin}.STATUS").read_text()) == {"type": "note", "cniVersion": "1.1.0", "name": "noted"}
+    Path(f"{plugin}.STATUS.refuses").touch()
+    found = network_ready(node)
+    assert (found.status, found.message[:63]) == (
+        False,
+        "cannot use the network by the CNI plugin note: out of order (se",
+    )
+
+
+def test_plugins_of_1_1_are_told_at_the_start_which_sandboxes_there_are(node: Node, plugin: Path) -> None:
+    kept, gone = node.pods.run(), node.pods.run()
+    node.pods.remove(gone)
+    Path(f"{plugin}.GC.refuses").touch()
+    node.restart()
+    told = json.loads(Path(f"{plugin}.GC").read_text())
+    assert told["cni.dev/valid-attachments"] == [{"containerID": kept, "ifname": "eth0"}]
+    assert "cannot give back what ended pods had by the CNI plugin note" in (node.place / "log").read_text()
+
+
+def test_older_plugins_are_not_asked_for_what_they_do_not_know(node: Node, plugin: Path) -> None:
+    node.configure({"cniVersion": "1.0.0", "name": "noted", "plugins": [{"type": "note"}]})
+    node.restart()
+    assert network_ready(node).status
+    assert not Path(f"{plugin}.calls").exists()
+
+
 def test_a_plugin_that_refuses_is_quoted_and_leaves_nothing(node: Node) -> None:
     node.configure(bridge(node.place, {"type": "bandwidth", "ingressRate": -1, "ingressBurst": 1}))
     with pytest.raises(grpc.RpcError, match="bandwidth"):
@@ -185,10 +240,6 @@ def test_a_pod_is_detached_though_its_configuration_has_gone(node: Node) -> None
 def test_a_pod_is_detached_by_another_server(node: Node) -> None:
     node.configure(bridge(node.place))
     sandbox = node.pods.run()
-    node.runtime.close()
-    node.server.daemon.process.kill()
-    node.server.daemon.process.wait()
-    node.server.start()
-    node.runtime = node.pods.runtime = Runtime("minirt", node.server.socket)
+    node.restart()
     node.pods.remove(sandbox)
     assert node.leases() == []

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,26 @@ def test_a_log_path_of_none_is_no_error(pods: Pods, sandbox: str) -> None:
 # --- ports
 
 
+@pytest.mark.differs("containerd", "its network has IPv4 addresses only here")
+def test_a_pod_has_an_address_of_either_family(pods: Pods) -> None:
+    sandbox = pods.run()
+    network = pods.sandbox_status(sandbox).network
+    assert network.ip.startswith("10.77.")
+    (second,) = [one.ip for one in network.additional_ips]
+    assert second in pods.output(sandbox, "ip", "-6", "addr", "show", "eth0")
+    assert f"{second}\t{pods.configs[sandbox].hostname}\n" in pods.output(sandbox, "cat", "/etc/hosts")
+    assert pods.output(sandbox, "cat", "/proc/sys/net/ipv6/conf/eth0/accept_ra") == "0\n"
+
+
+@pytest.mark.differs("containerd", "its network has IPv4 addresses only here")
+def test_a_pod_that_turns_ipv6_off_has_none(pods: Pods) -> None:
+    sysctls = {"net.ipv6.conf.default.disable_ipv6": "1"}
+    sandbox = pods.run(linux=cri.LinuxPodSandboxConfig(sysctls=sysctls))
+    network = pods.sandbox_status(sandbox).network
+    assert network.ip.startswith("10.77.")
+    assert not network.additional_ips
+
+
 def answered(address: str, port: int) -> bytes:
     with socket.create_connection((address, port), timeout=5) as connection:
         return connection.recv(100)
@@ -130,11 +151,30 @@ def answered(address: str, port: int) -> bytes:
 def test_a_host_port_leads_into_the_pod(pods: Pods) -> None:
     mapping = cri.PortMapping(protocol=cri.Protocol.TCP, container_port=80, host_port=18080)
     sandbox = pods.run(port_mappings=[mapping])
-    container = pods.container(sandbox, "sh", "-c", "echo hello | nc -l -p 80; sleep 1000")
+    container = pods.container(sandbox, "sh", "-c", "nc -ll -p 80 -e echo hello")
     await_true(lambda: b":80 " in pods.exec(container, "netstat", "-ltn").stdout, "it to listen")
     if pods.runtime.name == "containerd":
         pytest.skip("differs: containerd: its network has no portmap plugin here")
-    assert answered("127.0.0.1", 18080) == b"hello\n"
+    for address in ("127.0.0.1", gateway6()):
+        assert answered(address, 18080) == b"hello\n"
+
+
+def gateway6() -> str:
+    """Return an IPv6 address of this host: the bridge's."""
+    bridge = os.environ.get("MINIRT_BRIDGE", "minirt0")
+    command = ["ip", "-6", "-o", "addr", "show", bridge, "scope", "global"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[3].partition("/")[0]
+
+
+@pytest.mark.differs("containerd", "its network has no portmap plugin here")
+def test_a_host_port_of_one_family_only(pods: Pods) -> None:
+    mapping = cri.PortMapping(protocol=cri.Protocol.TCP, container_port=80, host_port=18083, host_ip="::")
+    sandbox = pods.run(port_mappings=[mapping])
+    container = pods.container(sandbox, "sh", "-c", "nc -ll -p 80 -e echo hello")
+    await_true(lambda: b":80 " in pods.exec(container, "netstat", "-ltn").stdout, "it to listen")
+    assert answered(gateway6(), 18083) == b"hello\n"
+    with pytest.raises(ConnectionRefusedError):
+        answered("127.0.0.1", 18083)
 
 
 def test_a_port_that_is_taken_is_refused(pods: Pods) -> None:

@@ -186,8 +186,10 @@ def test_runtime_config_names_the_cgroup_driver(minirt_runtime: Runtime) -> None
     assert found.linux.cgroup_driver == cri.CgroupDriver.CGROUPFS
 
 
-def test_a_late_address_range_is_taken_note_of(runtime: Runtime) -> None:
-    config = cri.RuntimeConfig(network_config=cri.NetworkConfig(pod_cidr="10.200.0.0/24"))
+@pytest.mark.parametrize("cidr", ["", "10.77.0.0/16"])
+def test_no_address_range_and_that_in_use_change_nothing(runtime: Runtime, cidr: str) -> None:
+    """That another one is taken is tried on a host of its own, in tests/integration/network."""
+    config = cri.RuntimeConfig(network_config=cri.NetworkConfig(pod_cidr=cidr))
     runtime.UpdateRuntimeConfig(cri.UpdateRuntimeConfigRequest(runtime_config=config))
 
 

@@ -1,30 +1,19 @@
-"""Exec, attach, port-forward: over SPDY and WebSocket, with clients that know nothing of minirt."""
+"""Exec and attach: over SPDY and WebSocket, with clients that know nothing of minirt."""
 
-import contextlib
-import json
-import socket
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
 
-from minirt.crimessages import api_pb2 as cri
 from tests.contract.cri.conftest import code_of
-from tests.peers.cri import MODE, Pods, Runtime
+from tests.peers.cri import Pods
 from tests.peers.daemon import await_true
 from tests.peers.spdy import Refused, SpdyClient
+from tests.peers.streams import STDOUT, V4, V5, Socket, Spdy, attach_url, code, exec_url
 
 pytestmark = [pytest.mark.root, pytest.mark.peer]
-V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"
-STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
-NO_NETWORK = cri.LinuxPodSandboxConfig(
-    security_context=cri.LinuxSandboxSecurityContext(namespace_options=cri.NamespaceOption(network=MODE.NODE))
-)
 
 
 @pytest.fixture
@@ -32,105 +21,9 @@ def container(pods: Pods) -> str:
     return pods.container(pods.run())
 
 
-def exec_url(pods: Pods, container: str, *command: str, tty: bool = False, **fields: Any) -> str:
-    fields = {"stdout": True, "stderr": not tty} | fields
-    request = cri.ExecRequest(container_id=container, cmd=command, tty=tty, **fields)
-    return str(pods.runtime.Exec(request).url)
-
-
-def attach_url(pods: Pods, container: str, **fields: Any) -> str:
-    request = cri.AttachRequest(container_id=container, **{"stdout": True, "stderr": True} | fields)
-    return str(pods.runtime.Attach(request).url)
-
-
-class Spdy:
-    """An exec or attach over SPDY."""
-
-    def __init__(self, url: str, *, stdin: bool = False, tty: bool = False) -> None:
-        self.client = SpdyClient(url, V4)
-        names = ["error", "stdout"] + ["stdin"] * stdin + (["resize"] if tty else ["stderr"])
-        self.streams = {name: self.client.open(streamtype=name) for name in names}
-
-    def __enter__(self) -> "Spdy":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
-
-    def send(self, data: bytes, *, fin: bool = False) -> None:
-        self.client.send(self.streams["stdin"], data, fin=fin)
-
-    def resize(self, width: int, height: int) -> None:
-        self.client.send(self.streams["resize"], json.dumps({"Width": width, "Height": height}).encode() + b"\n")
-
-    def wait_for(self, text: bytes) -> None:
-        self.client.read_for(self.streams["stdout"], text)
-
-    def end(self) -> tuple[bytes, bytes, dict[str, Any]]:
-        """Wait for the end; return stdout, stderr, status."""
-        while not {self.streams["error"], self.streams["stdout"]} <= self.client.ended and self.client.read_frame():
-            pass  # containerd ends the connection, and not each stream
-        found = {name: bytes(self.client.received[number]) for name, number in self.streams.items()}
-        return found["stdout"], found.get("stderr", b""), json.loads(found["error"])
-
-
-class Socket:
-    """An exec or attach over a WebSocket."""
-
-    def __init__(self, url: str, *, stdin: bool = False, tty: bool = False, protocol: str = V4) -> None:
-        self._open = contextlib.ExitStack()
-        where = url.replace("http:", "ws:")
-        connecting = connect(where, subprotocols=[protocol], max_size=None, proxy=None, compression=None)
-        self.connection: ClientConnection = self._open.enter_context(connecting)
-        self.received = {number: bytearray() for number in range(5)}
-        self.first: bytes | None = None
-
-    def __enter__(self) -> "Socket":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-    def send(self, data: bytes, *, fin: bool = False) -> None:
-        if data:
-            self.connection.send(bytes([STDIN]) + data)
-        if fin:
-            self.connection.send(bytes([255, STDIN]))
-
-    def resize(self, width: int, height: int) -> None:
-        self.connection.send(bytes([RESIZE]) + json.dumps({"Width": width, "Height": height}).encode())
-
-    def _read(self) -> None:
-        message = self.connection.recv(timeout=20)
-        assert isinstance(message, bytes)
-        self.first = message if self.first is None else self.first
-        self.received[message[0]] += message[1:]
-
-    def wait_for(self, text: bytes) -> None:
-        while text not in self.received[STDOUT]:
-            self._read()
-
-    def end(self) -> tuple[bytes, bytes, dict[str, Any]]:
-        """Wait for the end; return stdout, stderr, status."""
-        try:
-            while True:
-                self._read()
-        except ConnectionClosed:
-            pass
-        return bytes(self.received[STDOUT]), bytes(self.received[STDERR]), json.loads(self.received[ERROR])
-
-
 @pytest.fixture(params=[Spdy, Socket])
 def stream(request: pytest.FixtureRequest) -> Any:
     return request.param
-
-
-def code(status: dict[str, Any]) -> int:
-    """Return the exit code that a Status tells."""
-    if status["status"] == "Success":
-        return 0
-    assert status["reason"] == "NonZeroExitCode"
-    return int(next(cause["message"] for cause in status["details"]["causes"] if cause["reason"] == "ExitCode"))
 
 
 # --- exec
@@ -348,76 +241,3 @@ def test_attach_must_ask_for_the_terminal_that_there_is(pods: Pods, container: s
         pytest.skip("differs: containerd: it takes what the container has, and does not look at what is asked for")
     with pytest.raises(grpc.RpcError):
         attach_url(pods, container, tty=True, stderr=False)
-
-
-# --- port-forward
-
-
-@pytest.fixture
-def echo(pods: Pods) -> Iterator[str]:
-    """A sandbox in which port 7000 of localhost answers with what it is sent."""
-    sandbox = pods.run()
-    pods.container(sandbox, "sh", "-c", "nc -ll -p 7000 -e cat")
-    container = pods.container(sandbox)
-    await_true(lambda: b":7000 " in pods.exec(container, "netstat", "-ltn").stdout, "it to listen")
-    yield sandbox
-
-
-def forward_url(runtime: Runtime, sandbox: str, *ports: int) -> str:
-    return str(runtime.PortForward(cri.PortForwardRequest(pod_sandbox_id=sandbox, port=ports)).url)
-
-
-def test_a_port_is_forwarded_over_spdy(pods: Pods, echo: str) -> None:
-    with SpdyClient(forward_url(pods.runtime, echo, 7000), "portforward.k8s.io") as client:
-        assert client.headers["x-stream-protocol-version"] == "portforward.k8s.io"
-        for number in range(2):
-            error = client.open(streamtype="error", port="7000", requestid=str(number))
-            data = client.open(streamtype="data", port="7000", requestid=str(number))
-            client.send(error, b"", fin=True)
-            client.send(data, b"x" * 30_000)
-            client.send(data, b"over\n", fin=True)
-            client.read_until_end(data, error)
-            assert client.received[data] == b"x" * 30_000 + b"over\n"
-            assert client.received[error] == b""
-
-
-def test_a_port_that_nobody_listens_on_is_told_on_the_error_stream(pods: Pods) -> None:
-    sandbox = pods.run()
-    with SpdyClient(forward_url(pods.runtime, sandbox, 7001), "portforward.k8s.io") as client:
-        error = client.open(streamtype="error", port="7001", requestid="0")
-        data = client.open(streamtype="data", port="7001", requestid="0")
-        client.send(data, b"hello")
-        client.read_until_end(error)
-        assert b"7001" in client.received[error]
-
-
-def test_a_port_is_forwarded_over_websocket(pods: Pods, echo: str) -> None:
-    url = forward_url(pods.runtime, echo, 7000).replace("http:", "ws:")
-    with connect(url, subprotocols=[V4], proxy=None, compression=None) as connection:
-        assert sorted(connection.recv(timeout=10) for _ in range(2)) == [b"\x00\x58\x1b", b"\x01\x58\x1b"]
-        connection.send(b"\x00hello\n")
-        assert connection.recv(timeout=10) == b"\x00hello\n"
-
-
-def test_a_port_of_the_nodes_network_is_forwarded(pods: Pods) -> None:
-    sandbox = pods.run(hostname="", linux=NO_NETWORK)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = str(listener.getsockname()[1])
-        with SpdyClient(forward_url(pods.runtime, sandbox, int(port)), "portforward.k8s.io") as client:
-            client.open(streamtype="error", port=port, requestid="0")
-            data = client.open(streamtype="data", port=port, requestid="0")
-            client.send(data, b"hello", fin=True)
-            peer, _ = listener.accept()
-            with peer:
-                assert peer.recv(100) == b"hello"
-                peer.sendall(b"answer")
-            client.read_until_end(data)
-            assert client.received[data] == b"answer"
-
-
-def test_a_stopped_sandbox_has_no_ports(pods: Pods) -> None:
-    sandbox = pods.run()
-    pods.stop(sandbox)
-    with pytest.raises(grpc.RpcError):
-        forward_url(pods.runtime, sandbox, 80)
-    assert code_of(lambda: forward_url(pods.runtime, "0" * 64, 80)) == grpc.StatusCode.NOT_FOUND

@@ -23,10 +23,15 @@ class Host(Namespace):
         return self._stack.enter_context(Namespace())
 
     def attach(
-        self, name: str, sandbox: Namespace, *ports: PortMapping, settings: BridgeSettings | None = None
+        self,
+        name: str,
+        sandbox: Namespace,
+        *ports: PortMapping,
+        settings: BridgeSettings | None = None,
+        ipv6: bool = True,
     ) -> Attachment:
         with sandbox.netlink() as inner, self.inside():
-            return bridge.attach(name, sandbox.path, inner, settings, ports)
+            return bridge.attach(name, sandbox.path, inner, settings, ports, ipv6=ipv6)
 
     def detach(self, name: str) -> None:
         with self.inside():
@@ -47,13 +52,18 @@ def host(minirt: Minirt) -> Iterator[Host]:
 
 @pytest.fixture
 def outside(host: Host) -> Iterator[Namespace]:
-    """A machine at 203.0.113.2, on the host's network, that knows no route back to pods."""
+    """A machine at 203.0.113.2 and 2001:db8::2, on the host's network, that knows no route back to pods."""
     with Namespace() as world:
         host.run(
             f"ip link add eth0 type veth peer name eth0 netns {world.path}",
             "ip address add 203.0.113.1/24 dev eth0",
             "ip link set eth0 up",
+            "ip address add 2001:db8::1/64 dev eth0 nodad",
             "ip route add default via 203.0.113.2",
         )
-        world.run("ip address add 203.0.113.2/24 dev eth0", "ip link set eth0 up")
+        world.run(
+            "ip address add 203.0.113.2/24 dev eth0",
+            "ip link set eth0 up",
+            "ip address add 2001:db8::2/64 dev eth0 nodad",
+        )
         yield world

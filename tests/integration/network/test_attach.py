@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from minirt.errors import Conflict, NetworkError, StepFailed
+from minirt.engine import podnetwork
+from minirt.errors import Conflict, InvalidInput, NetworkError, StepFailed
 from minirt.network import addresses, bridge
-from minirt.network.settings import BridgeSettings
+from minirt.network.settings import BridgeSettings, range_file
 from tests.integration.network.conftest import Host
 from tests.integration.network.topology import Namespace
 
@@ -34,8 +35,38 @@ def test_says_what_the_sandbox_got(host: Host) -> None:
 def test_two_sandboxes_reach_each_other(host: Host) -> None:
     one, two = host.sandbox(), host.sandbox()
     first, second = host.attach("one", one), host.attach("two", two)
-    with two.listen() as server:
-        assert one.reaches(server, str(second.address.ip)) == str(first.address.ip)
+    with two.listen("::") as server:
+        assert one.reaches(server, str(second.address.ip)) == f"::ffff:{first.address.ip}"
+        assert one.reaches(server, str(second.address6.ip)) == str(first.address6.ip)
+
+
+def test_ipv6_is_there_at_once_and_goes_with_the_ipv4_address(host: Host) -> None:
+    sandbox = host.sandbox()
+    assert str(host.attach("a", sandbox).address6) == "fdcd:7ee:a274::a4d:2/112"
+    assert "tentative" not in sandbox.run("ip -6 address show eth0 scope global")
+    assert sandbox.run("ip -6 route show default").startswith("default via fdcd:7ee:a274::a4d:1 dev eth0")
+
+
+def test_a_router_goes_on_learning_its_own_routes(host: Host) -> None:
+    host.run("ip link add lan0 type bridge")
+    read = "cat /proc/sys/net/ipv6/conf/lan0/accept_ra /proc/sys/net/ipv6/conf/all/forwarding"
+    assert host.run(read) == "1\n0\n"
+    host.attach("a", host.sandbox())
+    assert host.run(read) == "2\n1\n"
+
+
+@pytest.mark.parametrize("how", ["none", "the host", "the sandbox"])
+def test_without_ipv6_it_goes_on_with_ipv4(host: Host, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    if how == "none":
+        monkeypatch.setenv("MINIRT_IPV6_PREFIX", "none")
+    if how == "the host":
+        host.run("sysctl -q -w net.ipv6.conf.default.disable_ipv6=1")
+    sandbox = host.sandbox()
+    got = host.attach("a", sandbox, ipv6=how != "the sandbox")
+    assert got.address6 is None
+    assert sandbox.run("ip -6 address show eth0 scope global") == ""
+    with sandbox.listen() as server:
+        host.reaches(server, str(got.address.ip))
 
 
 def test_a_sandbox_and_its_host_reach_each_other(host: Host) -> None:
@@ -62,8 +93,9 @@ def test_the_first_packet_arrives(host: Host) -> None:
 def test_the_outside_sees_the_host_and_not_the_pod(host: Host, outside: Namespace) -> None:
     sandbox = host.sandbox()
     host.attach("a", sandbox)
-    with outside.listen() as server:
-        assert sandbox.reaches(server, "203.0.113.2") == "203.0.113.1"
+    with outside.listen("::") as server:
+        assert sandbox.reaches(server, "203.0.113.2") == "::ffff:203.0.113.1"
+        assert sandbox.reaches(server, "2001:db8::2") == "2001:db8::1"
 
 
 def test_detach_leaves_nothing(host: Host, outside: Namespace) -> None:
@@ -151,6 +183,13 @@ def test_a_colliding_route_is_refused_by_name(host: Host, route: str) -> None:
     assert "minirt0" not in host.state()["links"]
 
 
+def test_a_colliding_route_of_ipv6_is_refused_by_name(host: Host) -> None:
+    host.run("ip link add lan0 type bridge", "ip link set lan0 up", "ip route add fdcd:7ee:a274::/48 dev lan0")
+    with pytest.raises(NetworkError, match=r"overlaps the host's route to fdcd:7ee:a274::/48.*MINIRT_IPV6_PREFIX"):
+        host.attach("a", host.sandbox())
+    assert "minirt0" not in host.state()["links"]
+
+
 def test_somebody_elses_bridge_is_not_touched(host: Host) -> None:
     host.run("ip link add minirt0 type bridge")
     with pytest.raises(NetworkError, match=r"minirt did not make.*MINIRT_BRIDGE"):
@@ -164,6 +203,30 @@ def test_an_exhausted_subnet_says_so(host: Host) -> None:
         host.attach(f"s{number}", host.sandbox(), settings=SMALL)
     with pytest.raises(NetworkError, match=r"all 5 of 10\.99\.0\.0/29 are taken.*MINIRT_SUBNET"):
         host.attach("one too many", host.sandbox(), settings=SMALL)
+
+
+def test_a_kubelets_range_is_taken_while_no_pod_has_another(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    with host.inside():
+        host.attach("early", host.sandbox())
+        podnetwork.take_range("10.99.1.0/24")
+        assert "pods have addresses of 10.77.0.0/16" in caplog.text
+        host.detach("early")
+        podnetwork.take_range("")
+        podnetwork.take_range("10.99.1.0/24,fd99:0:0:1::/64")
+    got = host.attach("late", host.sandbox())
+    range_file().unlink()
+    assert (str(got.address), str(got.address6)) == ("10.99.1.2/24", "fd99::1:0:0:a63:102/120")
+    with pytest.raises(InvalidInput, match="cannot use the pods' range"):
+        podnetwork.take_range("10.99.1.1/24")
+
+
+def test_the_users_range_wins_over_a_kubelets(
+    host: Host, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIRT_SUBNET", "10.98.0.0/16")
+    podnetwork.take_range("10.99.1.0/24")
+    assert "MINIRT_SUBNET or MINIRT_IPV6_PREFIX is set" in caplog.text
+    assert str(host.attach("a", host.sandbox()).address) == "10.98.0.2/16"
 
 
 def test_a_freed_address_is_the_last_to_be_given_again(host: Host) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import select
 import shutil
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,10 @@ import pytest
 from minirt.errors import NetworkError
 from minirt.network import bridge, firewall
 from tests.integration.network.conftest import Host
-from tests.integration.network.topology import Namespace
+from tests.integration.network.topology import Namespace, family_of
 
-BRIDGE_NF = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+BRIDGE_NF = Path("/proc/sys/net/bridge")
+LEGACY_TABLES = Path("/proc/net/ip_tables_names")
 
 pytestmark = [
     pytest.mark.root,
@@ -38,61 +39,71 @@ def frames_shown_to_iptables(host: Host) -> Iterator[None]:
     if not BRIDGE_NF.exists():
         pytest.skip("br_netfilter: this kernel does not have it loaded")
     with host.inside():
-        BRIDGE_NF.write_text("1")
+        for name in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
+            (BRIDGE_NF / name).write_text("1")
     yield
 
 
 @pytest.fixture(params=[DROPPING, LIKE_DOCKER, LEGACY], ids=["dropping", "docker", "legacy"])
 def filtering(request: pytest.FixtureRequest, host: Host, frames_shown_to_iptables: None) -> None:
-    host.run(*request.param)
+    host.run(*request.param, *(line.replace("iptables", "ip6tables") for line in request.param))
 
 
-def meet(one: Namespace, two: Namespace, address: IPv4Address) -> str:
-    with two.listen() as server:
+def meet(one: Namespace, two: Namespace, address: IPv4Address | IPv6Address) -> str:
+    with two.listen("0.0.0.0" if address.version == 4 else "::") as server:
         return one.reaches(server, str(address))
 
 
-def cannot_meet(one: Namespace, address: IPv4Address) -> None:
-    with one.open_socket() as client:
+def cannot_meet(one: Namespace, address: IPv4Address | IPv6Address) -> None:
+    with one.open_socket(family_of(str(address))) as client:
         client.settimeout(0.3)
         with pytest.raises(TimeoutError):
             client.connect((str(address), 8080))
 
 
 def rules(host: Host) -> str:
-    legacy = host.run("iptables-legacy -S") if firewall.LEGACY_TABLES.read_text() else ""
+    legacy = host.run("iptables-legacy -S") if LEGACY_TABLES.read_text() else ""
     return host.run("iptables-nft -S") + legacy
+
+
+def rules6(host: Host) -> str:
+    return host.run("ip6tables-nft -S") + host.run("ip6tables-legacy -S")
 
 
 @pytest.mark.usefixtures("filtering")
 def test_sandboxes_reach_each_other_and_the_outside(host: Host, outside: Namespace) -> None:
     one, two = host.sandbox(), host.sandbox()
     host.attach("one", one)
-    second = host.attach("two", two).address.ip
-    meet(one, two, second)
+    second = host.attach("two", two)
+    assert second.address6
+    meet(one, two, second.address.ip)
+    meet(one, two, second.address6.ip)
     assert meet(one, outside, IPv4Address("203.0.113.2")) == "203.0.113.1"
+    assert meet(one, outside, IPv6Address("2001:db8::2")) == "2001:db8::1"
 
 
 @pytest.mark.usefixtures("filtering")
 def test_the_outside_does_not_get_in(host: Host, outside: Namespace) -> None:
     sandbox = host.sandbox()
-    address = host.attach("a", sandbox).address.ip
-    outside.run("ip route add 10.77.0.0/16 via 203.0.113.1")
-    with sandbox.listen():
-        cannot_meet(outside, address)
+    got = host.attach("a", sandbox)
+    assert got.address6
+    outside.run("ip route add 10.77.0.0/16 via 203.0.113.1", "ip route add fdcd:7ee:a274::/96 via 2001:db8::1")
+    with sandbox.listen("::"):
+        cannot_meet(outside, got.address.ip)
+        cannot_meet(outside, got.address6.ip)
 
 
 @pytest.mark.usefixtures("filtering")
 def test_rules_go_with_the_last_sandbox(host: Host) -> None:
     with host.inside():
-        before = rules(host)
+        before, before6 = rules(host), rules6(host)
         for name in ("a", "b"):
             host.attach(name, host.sandbox())
-        assert rules(host).count("minirt:minirt0") == 3
+        assert rules(host).count("minirt:minirt0") == rules6(host).count("minirt:minirt0") == 3
         host.detach("a")
         assert rules(host).count("minirt:minirt0") == 3
         host.detach("b")
-        assert rules(host) == before
+        assert (rules(host), rules6(host)) == (before, before6)
 
 
 @pytest.mark.usefixtures("filtering")
@@ -104,7 +115,7 @@ def test_rules_that_somebody_removed_are_put_back(host: Host) -> None:
     for put_back in (bridge.repair, lambda: host.attach("three", host.sandbox())):
         with host.inside():
             lines = firewall.to_remove(rules(host), "minirt0")
-            legacy = "legacy" if firewall.LEGACY_TABLES.read_text() else "nft"
+            legacy = "legacy" if LEGACY_TABLES.read_text() else "nft"
             host.run(*(f"iptables-{legacy} {line}" for line in lines))
             cannot_meet(one, second)
             put_back()

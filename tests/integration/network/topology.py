@@ -72,7 +72,7 @@ class Namespace:
         return done.stdout
 
     def listen(self, address: str = "0.0.0.0", port: int = 8080) -> socket.socket:
-        server = self.open_socket()
+        server = self.open_socket(family_of(address))
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind((address, port))
         server.listen()
@@ -83,9 +83,9 @@ class Namespace:
 
         Raises TimeoutError or ConnectionError: the two do not reach each other.
         """
-        with self.open_socket() as client:
+        with self.open_socket(family_of(address)) as client:
             client.connect((address, port))
-            served, (seen, _) = server.accept()
+            served, (seen, *_) = server.accept()
             with served:
                 client.sendall(b"ping")
                 assert served.recv(4) == b"ping"
@@ -106,8 +106,12 @@ class Namespace:
             return {
                 "links": ", ".join(name for _, name in socket.if_nameindex()),
                 "nftables": self.run("nft -s list ruleset"),
-                "iptables": self.run("iptables-nft -S"),
+                "iptables": self.run("iptables-nft -S") + self.run("ip6tables-nft -S"),
             }
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def fork(work: Callable[[], object]) -> int:

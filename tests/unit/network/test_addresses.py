@@ -1,6 +1,6 @@
 """Leases are files: no root is needed to hand out addresses."""
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ def claim(name: str, settings: BridgeSettings = TINY, *ports: PortMapping) -> ad
 
 
 def test_a_lease_survives_the_disk(state: Path) -> None:
-    port = PortMapping(40080, 80, "udp", IPv4Address("127.0.0.1"))
+    port = PortMapping(40080, 80, "udp", "127.0.0.1")
     lease = claim("a", BIG, port)
     assert addresses.leases() == [lease]
     assert addresses.of_sandbox("a") == lease

@@ -1,11 +1,12 @@
 """Which rules are rendered, and which are missing from what iptables lists."""
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from minirt.network.firewall import Forward, accept_rules, ruleset, to_add, to_remove
 from minirt.network.settings import BridgeSettings, PortMapping
 
-SETTINGS = BridgeSettings("minirt0", IPv4Network("10.77.0.0/16"))
+SETTINGS = BridgeSettings("minirt0", IPv4Network("10.77.0.0/16"), prefix6=None)
+DUAL = BridgeSettings("minirt0", IPv4Network("10.77.0.0/16"), prefix6=IPv6Network("fd00:1::/96"))
 EMPTY = "-P INPUT ACCEPT\n-P FORWARD ACCEPT\n-P OUTPUT ACCEPT\n"
 DROPPING = EMPTY.replace("FORWARD ACCEPT", "FORWARD DROP")
 DOCKER = DROPPING + "-N DOCKER-USER\n-A FORWARD -j DOCKER-USER\n-A DOCKER-USER -j RETURN\n"
@@ -73,8 +74,17 @@ def test_without_ports_the_table_only_masquerades() -> None:
 
 def test_ports_lead_to_their_sandboxes() -> None:
     everywhere = Forward(PortMapping(8080, 80), IPv4Address("10.77.0.2"))
-    local = Forward(PortMapping(53, 5353, "udp", IPv4Address("127.0.0.1")), IPv4Address("10.77.0.3"))
+    local = Forward(PortMapping(53, 5353, "udp", "127.0.0.1"), IPv4Address("10.77.0.3"))
     text = ruleset(SETTINGS, [everywhere, local])
     assert text.count("fib daddr type local tcp dport 8080 dnat ip to 10.77.0.2:80") == 2
     assert text.count("ip daddr 127.0.0.1 udp dport 53 dnat ip to 10.77.0.3:5353") == 2
     assert 'iifname "minirt0" ip daddr 127.0.0.0/8 drop' in text
+
+
+def test_ipv6_has_its_own_rules() -> None:
+    to, to6 = IPv4Address("10.77.0.2"), IPv6Address("fd00:1::a4d:2")
+    text = ruleset(DUAL, [Forward(PortMapping(80, 80, "tcp", "::"), to, to6), Forward(PortMapping(81, 81), to, to6)])
+    assert "ip6 saddr fd00:1::a4d:0/112 ip6 daddr != fd00:1::a4d:0/112 masquerade" in text
+    assert "tcp dport 80 dnat ip to" not in text
+    assert text.count("tcp dport 80 dnat ip6 to [fd00:1::a4d:2]:80") == 2
+    assert text.count("tcp dport 81 dnat ip to 10.77.0.2:81") == text.count("tcp dport 81 dnat ip6 to") == 2

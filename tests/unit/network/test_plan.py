@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 
 import pytest
 
@@ -10,7 +10,8 @@ from minirt.network.plan import plan_attach, veth_name
 from minirt.network.settings import BridgeSettings, PortMapping
 
 ADDRESS = IPv4Interface("10.77.0.9/16")
-SETTINGS = BridgeSettings("minirt0", IPv4Network("10.77.0.0/16"))
+SETTINGS = BridgeSettings("minirt0", IPv4Network("10.77.0.0/16"), prefix6=None)
+DUAL = BridgeSettings("minirt0", IPv4Network("10.77.0.0/16"), prefix6=IPv6Network("fd00:1::/96"))
 
 
 def test_the_plan_reads_as_the_kernel_will_hear_it() -> None:
@@ -20,7 +21,7 @@ def test_the_plan_reads_as_the_kernel_will_hear_it() -> None:
         "write 1 to /proc/sys/net/ipv4/ip_forward",
         "write 0 to /proc/sys/net/ipv6/conf/minirt0/accept_ra",
         "nft table inet minirt0: masquerade from 10.77.0.0/16 to elsewhere",
-        "iptables -I DOCKER-USER (else FORWARD) -i/-o minirt0 -j ACCEPT, where FORWARD is in use",
+        "iptables and ip6tables -I DOCKER-USER (else FORWARD) -i/-o minirt0 -j ACCEPT, where FORWARD is in use",
         f"RTM_NEWLINK {veth}: veth, master minirt0, up; peer eth0 0a:4d:0a:4d:00:09 in the sandbox's network namespace",
         "RTM_NEWADDR 10.77.0.9/16 on eth0, in the sandbox",
         "RTM_SETLINK eth0: up, in the sandbox",
@@ -35,8 +36,22 @@ def test_host_ports_add_their_steps() -> None:
     lines = [operation.describe() for operation in plan_attach("web", ADDRESS, SETTINGS, [PortMapping(8080, 80)])]
     assert [line for line in lines if line not in [operation.describe() for operation in without]] == [
         "write 1 to /proc/sys/net/ipv4/conf/minirt0/route_localnet",
-        "nft table inet minirt0: masquerade from 10.77.0.0/16 to elsewhere; dnat 0.0.0.0:8080/tcp to port 80",
+        "nft table inet minirt0: masquerade from 10.77.0.0/16 to elsewhere; dnat *:8080/tcp to port 80",
         f"RTM_NEWLINK {veth_name('web')}: hairpin mode of the bridge port",
+    ]
+
+
+def test_ipv6_adds_its_steps() -> None:
+    without = [operation.describe() for operation in plan_attach("web", ADDRESS, SETTINGS)]
+    lines = [operation.describe() for operation in plan_attach("web", ADDRESS, DUAL)]
+    gateways = "10.77.0.1/16 and fd00:1::a4d:1/112"
+    conf = "/proc/sys/net/ipv6/conf"
+    assert [line for line in lines if line not in without] == [
+        f"RTM_NEWLINK minirt0: bridge, up, unless it is there; RTM_NEWADDR {gateways} on minirt0",
+        f"write 2 to {conf}/*/accept_ra where it is 1, then 1 to {conf}/all/forwarding, unless it is 1",
+        "nft table inet minirt0: masquerade from 10.77.0.0/16 and fd00:1::a4d:0/112 to elsewhere",
+        "RTM_NEWADDR fd00:1::a4d:9/112 on eth0, in the sandbox",
+        "RTM_NEWROUTE default via fd00:1::a4d:1, in the sandbox",
     ]
 
 

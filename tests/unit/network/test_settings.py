@@ -1,6 +1,6 @@
 """What people write in MINIRT_BRIDGE and MINIRT_SUBNET, and the ports they map."""
 
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
 
 import pytest
 
@@ -40,6 +40,22 @@ def test_a_subnet_must_have_room(prefix: int) -> None:
         BridgeSettings(subnet=IPv4Network(f"10.77.0.0/{prefix}"))
 
 
+def test_an_ipv6_address_is_the_prefix_and_the_ipv4_address() -> None:
+    settings = BridgeSettings("minirt0", IPv4Network("10.77.4.0/24"), prefix6=IPv6Network("fd00:1::/96"))
+    assert settings.subnet6 == IPv6Network("fd00:1::a4d:400/120")
+    assert str(settings.gateway6) == "fd00:1::a4d:401/120"
+    with pytest.raises(InvalidInput, match="use a /96"):
+        BridgeSettings(prefix6=IPv6Network("fd00:1::/64"))
+
+
+def test_which_families_collide() -> None:
+    both, four, six = PortMapping(80, 80), PortMapping(80, 80, "tcp", "0.0.0.0"), PortMapping(80, 80, "tcp", "::")
+    assert both.collides_with(four)
+    assert six.collides_with(both)
+    assert not four.collides_with(six)
+    assert str(six) == "[::]:80/tcp"
+
+
 @pytest.mark.parametrize("port", [0, -1, 65536])
 def test_a_port_must_be_one(port: int) -> None:
     with pytest.raises(InvalidInput, match="use 1 to 65535"):
@@ -50,8 +66,8 @@ def test_a_port_must_be_one(port: int) -> None:
 
 def test_which_ports_collide() -> None:
     web = PortMapping(80, 8080)
-    local = PortMapping(80, 8081, "tcp", IPv4Address("127.0.0.1"))
-    other = PortMapping(80, 8082, "tcp", IPv4Address("192.0.2.1"))
+    local = PortMapping(80, 8081, "tcp", "127.0.0.1")
+    other = PortMapping(80, 8082, "tcp", "192.0.2.1")
     assert web.collides_with(local)
     assert local.collides_with(web)
     assert not local.collides_with(other)

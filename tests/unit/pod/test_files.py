@@ -6,16 +6,14 @@ HOST = "nameserver 127.0.0.53\nnameserver ::1\nnameserver 192.0.2.1\nsearch exam
 
 
 def test_localhost_and_the_pods_own_name() -> None:
-    lines = hosts("10.0.0.2", "web", (("192.0.2.7", "db"),)).splitlines()
+    lines = hosts(("10.0.0.2", "fd00::2"), "web", (("192.0.2.7", "db"),)).splitlines()
     assert "127.0.0.1\tlocalhost" in lines
-    assert lines[-2:] == ["10.0.0.2\tweb", "192.0.2.7\tdb"]
+    assert lines[-2:] == ["fd00::2\tweb", "192.0.2.7\tdb"]
 
 
-@pytest.mark.parametrize(
-    ("address", "name", "last"), [("", "web", "127.0.1.1\tweb"), ("", "", "ff02::2\tip6-allrouters")]
-)
-def test_without_an_address(address: str, name: str, last: str) -> None:
-    assert hosts(address, name, ()).splitlines()[-1] == last
+@pytest.mark.parametrize(("name", "last"), [("web", "127.0.1.1\tweb"), ("", "ff02::2\tip6-allrouters")])
+def test_without_an_address(name: str, last: str) -> None:
+    assert hosts((), name, ()).splitlines()[-1] == last
 
 
 def test_what_was_asked_for_replaces_the_hosts() -> None:
