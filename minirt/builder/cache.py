@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from minirt import decoding
 from minirt.images import disk
 from minirt.images.blobs import Blobs
 from minirt.images.layer import Layer
@@ -67,7 +68,7 @@ class Cache:
     def _read(self) -> _File:
         """Return what the file holds; of a damaged one, or of another version, nothing: it is a cache."""
         try:
-            found = msgspec.json.decode(self._path.read_bytes(), type=_File)
+            found = decoding.from_json(self._path.read_bytes(), _File)
         except (FileNotFoundError, msgspec.DecodeError):
             return _File()
         return found if found.version == VERSION else _File()

@@ -253,7 +253,7 @@ def rm(names: tuple[str, ...], force: bool) -> int:
 def _remove(record: "SandboxRecord", *, force: bool) -> None:
     import shutil
 
-    from minirt.engine import containers, store
+    from minirt.engine import containers, sandboxes, store
     from minirt.engine.face import EngineFace
     from minirt.kubelet import ending, workers
 
@@ -266,6 +266,7 @@ def _remove(record: "SandboxRecord", *, force: bool) -> None:
         ending.remove(EngineFace(None, config.owner), uid)
     workers.stop(uid)
     ending.remove(EngineFace(None, config.owner), uid)
+    sandboxes.remove(record.id)  # one that is half made, by a worker that died, is in nobody's list
     workers.forget(uid)
     workers.log_file(uid).unlink(missing_ok=True)
     if config.log_directory:

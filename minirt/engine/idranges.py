@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import Struct, structs
 
-from minirt import journal, paths
+from minirt import decoding, journal, paths
 from minirt.engine import store
 from minirt.engine.records import SandboxConfig
 from minirt.errors import Conflict, InvalidInput
@@ -141,7 +141,7 @@ def _taken() -> Iterator[Ids]:
 
 def _read(file: Path) -> Ids | None:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Ids)
+        return decoding.from_json(file.read_bytes(), Ids)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from minirt import paths
+from minirt import decoding, paths
 from minirt.engine.records import ContainerRecord, SandboxRecord
 from minirt.errors import Conflict, InvalidInput, NotFound
 from minirt.linux import process
@@ -227,7 +227,7 @@ def _decoded(kind: type[Record], file: str) -> Record:
     if before == identity and isinstance(record, kind):
         return record
     with open(file, "rb") as opened:
-        decoded = msgspec.json.decode(opened.read(), type=kind)
+        decoded = decoding.from_json(opened.read(), kind)
     if len(_decoded_before) >= MOST_DECODED:
         _decoded_before.clear()
     _decoded_before[file] = identity, decoded

@@ -18,6 +18,7 @@ from urllib.request import parse_http_list, parse_keqv_list
 import msgspec
 from msgspec import Struct
 
+from minirt import decoding
 from minirt.errors import RegistryError
 from minirt.images.credentials import Credentials
 
@@ -98,7 +99,7 @@ def answer(challenge: Challenge, credentials: Credentials | None, fetch: Fetch, 
         raise RegistryError("log in", why, "it must be an https address")
     body = _ask(challenge, credentials, fetch)
     try:
-        found = msgspec.json.decode(body, type=_Token)
+        found = decoding.from_json(body, _Token)
     except (msgspec.DecodeError, UnicodeDecodeError):
         found = _Token()
     if not (found.token or found.access_token):

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from minirt import decoding
 from minirt.errors import ImageError
 from minirt.images import disk
 from minirt.images.workspace import locked
@@ -44,7 +45,7 @@ class Catalog:
     def records(self) -> list[Record]:
         """Return every image's record. Raises ImageError: the file is damaged, or a later version's."""
         try:
-            found = msgspec.json.decode(self._path.read_bytes(), type=_File)
+            found = decoding.from_json(self._path.read_bytes(), _File)
         except FileNotFoundError:
             return []
         except msgspec.DecodeError as error:

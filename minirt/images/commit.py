@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
+from minirt import decoding
 from minirt.errors import ImageError, InvalidInput
 from minirt.images import manifest
 from minirt.images.blobs import Blobs
@@ -132,7 +133,7 @@ def _words(text: str) -> list[str]:
     if not text.startswith("["):
         return []
     try:
-        return msgspec.json.decode(text, type=list[str])
+        return decoding.from_json(text, list[str])
     except msgspec.DecodeError as error:
         raise InvalidInput(f"read {text!r}", str(error), 'write a list as ["a", "b"]') from error
 

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct, field
 
+from minirt import decoding
 from minirt.errors import InvalidInput
 from minirt.images import helpers
 from minirt.images.reference import DEFAULT_REGISTRY
@@ -209,8 +210,8 @@ def _read(path: Path) -> _File:
 
 def _decode(data: bytes, what: str) -> _File:
     try:
-        found = msgspec.json.decode(data or b"{}", type=dict[str, Any])
-        return msgspec.convert({key: value for key, value in found.items() if value is not None}, _File)
+        found = decoding.from_json(data or b"{}", dict[str, Any])
+        return decoding.convert({key: value for key, value in found.items() if value is not None}, _File)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         do = "it is to be like docker's config.json"
         raise InvalidInput(f"read the credentials in {what}", str(error), do) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from minirt import decoding
 from minirt.images import disk
 from minirt.images.blobs import hex_of
 from minirt.images.catalog import Catalog
@@ -58,7 +59,7 @@ def layers_of(container: Path) -> list[str] | None:
     It is not worth a wait for the disk: one that a power cut left empty was of a container that has ended by it.
     """
     try:
-        return msgspec.json.decode((container / "layers.json").read_bytes(), type=list[str])
+        return decoding.from_json((container / "layers.json").read_bytes(), list[str])
     except (FileNotFoundError, msgspec.DecodeError):
         return None
 

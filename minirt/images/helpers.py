@@ -14,6 +14,7 @@ import subprocess
 import msgspec
 from msgspec import Struct
 
+from minirt import decoding
 from minirt.errors import InvalidInput
 from minirt.paths import ID_GRAMMAR
 
@@ -42,7 +43,7 @@ def get(name: str, server: str) -> tuple[str, str] | None:
             return None
         raise _failed(name, "get", done)
     try:
-        answer = msgspec.json.decode(done.stdout, type=_Answer)
+        answer = decoding.from_json(done.stdout, _Answer)
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise InvalidInput(f"get credentials from {program(name)}", f"its answer is none: {error}") from error
     return answer.username, answer.secret

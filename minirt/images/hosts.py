@@ -32,7 +32,7 @@ import msgspec
 from msgspec import Struct
 from urllib3.util import parse_url
 
-from minirt import paths
+from minirt import decoding, paths
 from minirt.errors import InvalidInput
 from minirt.images.reference import DEFAULT_REGISTRY
 
@@ -142,7 +142,7 @@ def _clients(directory: Path) -> tuple[tuple[str, str], ...]:
 def _read(path: Path, default: str, *, forced: bool) -> list[Host]:
     what = f"read {path}"
     try:
-        found = msgspec.convert(tomllib.loads(path.read_text()), _File)
+        found = decoding.convert(tomllib.loads(path.read_text()), _File)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise InvalidInput(what, str(error), "see docs/registries.md for what it may hold") from error
     mirrors = [_host(url, settings, path, is_mirror=True) for url, settings in found.host.items()]

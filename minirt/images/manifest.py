@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from minirt import decoding
 from minirt.errors import ImageError, Unsupported
 from minirt.images.image import ImageConfig, Platform
 
@@ -186,6 +187,6 @@ def platform_of(entry: Descriptor) -> Platform | None:
 def decode(data: bytes, kind: type[T], what: str) -> T:
     """Return JSON as what it should be. Raises ImageError: it is not."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        return decoding.from_json(data, kind)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise ImageError(f"read {what}", f"it is not what an image consists of: {error}", "name an image") from error

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from minirt import decoding
 from minirt.errors import ImageError
 from minirt.images import disk
 
@@ -178,7 +179,7 @@ def _empty(path: Path) -> None:
 def _read(path: Path) -> frozenset[str]:
     """Return what a lease lays claim to, nothing where there is none. Raises ImageError: it is damaged."""
     try:
-        return frozenset(msgspec.json.decode(path.read_bytes(), type=list[str]))
+        return frozenset(decoding.from_json(path.read_bytes(), list[str]))
     except FileNotFoundError:
         return frozenset()
     except msgspec.DecodeError as error:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.inspect import LiteralType, StructType, Type, UnionType, VarTupleType, type_info
 
+from minirt import decoding
 from minirt.kubelet import refusals
 from minirt.kubelet.document import Problem
 from minirt.kubelet.manifest import Pod
@@ -32,7 +33,7 @@ def convert(value: Any) -> Pod | Problem:
     An absent value and a null one are the same, as they are to Kubernetes.
     """
     try:
-        return msgspec.convert(_without_nulls(value), Pod, dec_hook=_quantity)
+        return decoding.convert(_without_nulls(value), Pod, dec_hook=_quantity)
     except msgspec.ValidationError as error:
         return _as_problem(str(error))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from minirt import paths
+from minirt import decoding, paths
 from minirt.engine import store
 from minirt.engine.records import SandboxRecord
 from minirt.errors import Conflict
@@ -71,7 +71,7 @@ def sandboxes_of(pod: str) -> list[SandboxRecord]:
 def find(uid: str) -> WorkerRecord | None:
     """Return a pod's worker if it is alive."""
     try:
-        record = msgspec.json.decode(_file(uid).read_bytes(), type=WorkerRecord)
+        record = decoding.from_json(_file(uid).read_bytes(), WorkerRecord)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
     return record if record.is_alive() else None

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from minirt import journal, paths
+from minirt import decoding, journal, paths
 from minirt.errors import Conflict, MinirtError, NetworkError
 from minirt.network.settings import BridgeSettings, PortMapping
 
@@ -88,7 +88,7 @@ def locked() -> Iterator[Memory]:
 def _memory(text: bytes) -> Memory:
     boot = paths.boot_id()
     with contextlib.suppress(msgspec.DecodeError):
-        memory = msgspec.json.decode(text, type=Memory)
+        memory = decoding.from_json(text, Memory)
         if memory.boot == boot:
             return memory
     return Memory(boot)

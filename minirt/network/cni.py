@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from minirt import decoding
 from minirt.errors import InvalidInput, NetworkError
 from minirt.network.directories import Directories
 from minirt.network.plan import INTERFACE
@@ -147,7 +148,7 @@ def detach(place: Path) -> None:
 def attached(place: Path) -> Attachment | None:
     """Return what is kept beside a sandbox, None where nothing is."""
     try:
-        return msgspec.json.decode((place / FILE).read_bytes(), type=Attachment)
+        return decoding.from_json((place / FILE).read_bytes(), Attachment)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 from msgspec import Struct, field
 
+from minirt import decoding
 from minirt.cgroups.resources import Resources
 from minirt.errors import InvalidInput
 from minirt.linux.integers import I32, I64, U16, U32, U64, Major, Minor
@@ -232,7 +233,7 @@ def read(path: "str | os.PathLike[str]", kind: type[Document], do: str = "") -> 
     try:
         with open(path, "rb") as file:
             content = file.read()
-        found = msgspec.json.decode(content, type=kind)
+        found = decoding.from_json(content, kind)
         if rb"\u0000" in content:
             _refuse_nul(msgspec.json.decode(content), "$")
     except OSError as error:

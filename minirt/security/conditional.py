@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 from msgspec import Struct, field
 
+from minirt import decoding
 from minirt.errors import InvalidInput
 from minirt.security.profile import Action, Argument, Flag, Rule, Seccomp
 
@@ -117,7 +118,7 @@ def load(path: "Path") -> Profile:
 
 def parse(content: bytes) -> Profile:
     """Return the profile in JSON. Raises msgspec.DecodeError, ValueError: what is wrong, and where."""
-    found = msgspec.json.decode(content, type=Profile)
+    found = decoding.from_json(content, Profile)
     if found.architectures and found.arch_map:
         raise ValueError("architectures and archMap are both given - at `$`")
     for index, rule in enumerate(found.syscalls or ()):

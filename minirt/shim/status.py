@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, structs
 
-from minirt import paths
+from minirt import decoding, paths
 from minirt.linux import fds, process
 
 State = Literal["created", "running", "exited", "unknown"]
@@ -57,7 +57,7 @@ def read(container_id: str) -> Status | None:
     """Return the container's status as last written; None before its first, "unknown" where it cannot be read."""
     try:
         with open(f"{paths.container_dir(container_id)}/status.json", "rb") as file:
-            return msgspec.json.decode(file.read(), type=Status)
+            return decoding.from_json(file.read(), Status)
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:

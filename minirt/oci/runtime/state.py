@@ -137,7 +137,7 @@ def _decoded(text: bytes) -> dict[str, Any]:
     if "msgspec" in sys.modules:
         import msgspec
 
-        return msgspec.json.decode(text, type=dict)
+        return dict(msgspec.json.decode(text))
     import json
 
     return dict(json.loads(text))

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from minirt import decoding
 from minirt.cgroups.limits import Setting, limits
 from minirt.cgroups.resources import Cpu, Memory, Resources
 from minirt.errors import Conflict, InvalidInput, StepFailed
@@ -71,12 +72,12 @@ def _resources(flags: dict[str, Any]) -> Resources:
     source = flags["resources"]
     try:
         text = (sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()) if source else b"{}"
-        plain: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
+        plain: dict[str, Any] = decoding.from_json(text, dict[str, Any])
         for flag, (group, name) in FIELDS.items():
             if flags[flag]:
                 value = flags[flag] if flag.startswith("cpuset") else int(flags[flag])
                 plain[group] = (plain.get(group) or {}) | {name: value}
-        return msgspec.convert(plain, Resources)
+        return decoding.convert(plain, Resources)
     except OSError as error:
         raise InvalidInput(f"read {source}", error.strerror or str(error)) from error
     except (ValueError, TypeError, RecursionError, msgspec.MsgspecError) as error:

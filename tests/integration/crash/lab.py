@@ -101,6 +101,12 @@ class Lab:
         self.fuse.point = NEVER
         return told
 
+    def die_after_rename(self, scenario: "Scenario", stage: str, below: str) -> list[Done]:
+        """Have a stage die when it has put its first file or directory in a place with ``below`` in its path."""
+        names = self.steps(scenario, stage, files=True)
+        point = next(number for number, name in enumerate(names) if "rename" in name and below in name)
+        return self._play(scenario, stage, point + 1, files=True)
+
     def die_everywhere(
         self, scenario: "Scenario", stage: str, *, files: bool = False, sampled: "Sample | None" = None
     ) -> list[str]:

@@ -12,7 +12,8 @@ from minirt.engine import store
 from minirt.kubelet import workers
 from minirt.shim import status as statuses
 from tests.command import Minirt
-from tests.integration.crash.lab import Lab
+from tests.integration.crash.lab import POD as ON_THE_HOST
+from tests.integration.crash.lab import Lab, Scenario
 from tests.integration.lifecycle.watching import (
     await_line,
     await_log,
@@ -249,6 +250,18 @@ def test_a_pods_worker_and_then_stop(minirt: Minirt, pod: dict[str, int]) -> Non
     assert running() == {}
     assert minirt.output("pod", "ps").splitlines()[1].split()[0] == "web"
     remove_pod(minirt)
+
+
+def test_a_pods_worker_while_it_makes_the_sandbox(lab: Lab, tmp_path: Path) -> None:
+    """The half is in no list, and keeps the pod's name until it is removed by that."""
+    manifest = tmp_path / "pod.yaml"
+    manifest.write_text(ON_THE_HOST % "true")
+    lab.die_after_rename(Scenario(f"pod run {manifest}"), "cli", "/sandboxes/")
+    assert lab("pod", "ps", "-q") == (0, "")
+    assert "a pod of this name exists" in lab("pod", "run", manifest).output
+    assert lab("pod", "rm", "web") == (0, "web\n")
+    lab.output("pod", "run", manifest)
+    assert lab.output("system", "prune") == "nothing to remove"
 
 
 def test_a_pods_shim(minirt: Minirt, pod: dict[str, int]) -> None:
