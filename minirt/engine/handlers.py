@@ -11,6 +11,7 @@ import subprocess
 import msgspec
 from msgspec import Struct
 
+from minirt.decoding import from_json
 from minirt.engine.records import ContainerConfig, SandboxConfig
 from minirt.errors import NotFound, Unsupported
 
@@ -64,8 +65,8 @@ def _mount_options(path: str) -> tuple[str, ...]:
     """Return the mount options that the runtime at ``path`` knows; none where it has no such command."""
     try:
         done = subprocess.run([path, "features"], capture_output=True, timeout=FEATURES_S, check=True)
-        return msgspec.json.decode(done.stdout, type=_Told).mount_options
-    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
+        return from_json(done.stdout, _Told).mount_options
+    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError, UnicodeDecodeError):
         return ()
 
 

@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 
 from minirt.cgroups.plan import DelegateUnit, EnableControllers, MakeCgroup, plan_cgroup
 from minirt.cgroups.tree import Tree
+from minirt.decoding import from_json
 from minirt.errors import CommandNotFound, MinirtError, NotExecutable, ShimError
 from minirt.linux import mount
 from minirt.linux.operation import Operation
@@ -93,8 +94,8 @@ def _last_error(path: str) -> str:
     found = ""
     for line in lines:
         try:
-            read = msgspec.json.decode(line, type=_Line)
-        except msgspec.MsgspecError:
+            read = from_json(line, _Line)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             continue
         found = read.msg if read.level in {"error", "fatal"} else found
     return found
