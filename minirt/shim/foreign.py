@@ -207,6 +207,7 @@ class Foreign:
         self._ended = ended
         self._exit: int | None = None
         self._starting = False
+        self._over = False
         self._command: Launched | None = None
 
     def launch(self, plan: Plan, stdio: Stdio) -> Launched:
@@ -239,7 +240,7 @@ class Foreign:
         """Have it started, unless nobody wants it any more."""
         message, _ = sync.receive(stand_in.inner)
         self._programs.loop.forget(stand_in.inner.fileno())
-        if message is None:
+        if message is None or self._over:
             stand_in.inner.close()
             return
         self._starting = True
@@ -270,6 +271,8 @@ class Foreign:
         """Keep init's exit for later if ``start`` has not ended yet; say whether that is so."""
         if self._starting:
             self._exit = code
+        else:
+            self._over = True
         return self._starting
 
     def forget(self) -> str:
