@@ -26,7 +26,7 @@ def _bridge() -> str:
 
 
 def _subnet() -> IPv4Network:
-    text = os.environ.get("MINIRT_SUBNET") or _told(4) or "10.77.0.0/16"
+    text = os.environ.get("MINIRT_SUBNET", _told(4) or "10.77.0.0/16")
     try:
         return IPv4Network(text)
     except ValueError as error:
@@ -55,7 +55,7 @@ def has_ipv6() -> bool:
 
 
 def _prefix6() -> IPv6Network | None:
-    text = os.environ.get("MINIRT_IPV6_PREFIX") or _told(6) or IPV6_PREFIX
+    text = os.environ.get("MINIRT_IPV6_PREFIX", _told(6) or IPV6_PREFIX)
     if text == "none" or not has_ipv6():
         return None
     try:
