@@ -66,7 +66,7 @@ def _mount_options(path: str) -> tuple[str, ...]:
     try:
         done = subprocess.run([path, "features"], capture_output=True, timeout=FEATURES_S, check=True)
         return decoding.from_json(done.stdout, _Told).mount_options
-    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
+    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError, UnicodeDecodeError):
         return ()
 
 

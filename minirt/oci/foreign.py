@@ -95,7 +95,7 @@ def _last_error(path: str) -> str:
     for line in lines:
         try:
             read = decoding.from_json(line, _Line)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             continue
         found = read.msg if read.level in {"error", "fatal"} else found
     return found
