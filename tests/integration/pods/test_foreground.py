@@ -28,7 +28,7 @@ def test_progress_goes_to_stderr_and_logs_with_their_names_to_stdout(pods: Pods)
     assert all(re.match(r"(one   |second) \| ", line) for line in done.stdout.splitlines())
     events = [line.split("  ", 1) for line in done.stderr.splitlines()]
     assert [event[0] for event in events[:2]] == ["… web", "✔ web"]
-    assert re.fullmatch(r"sandbox ready 10\.77\.\d+\.\d+", events[1][1])
+    assert re.fullmatch(r"sandbox ready 10\.77\.\d+\.\d+(, fdcd:[0-9a-f:]+)?", events[1][1])
     assert {event[1] for event in events if event[0].endswith("/one")} >= {"created", "started"}
     assert "\x1b" not in done.stdout + done.stderr
 
