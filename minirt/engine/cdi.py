@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from msgspec import Struct, field, structs
 
-from minirt import paths
+from minirt import decoding, paths
 from minirt.cgroups.resources import DeviceRule
 from minirt.engine.devices import devices_at, rules_for
 from minirt.engine.records import ContainerConfig
@@ -169,8 +169,9 @@ def load(path: Path) -> Document:
     """Return what a file says. Raises InvalidInput: it cannot be read, or is none; the message names the field."""
     try:
         content = path.read_bytes()
-        decode = msgspec.json.decode if path.suffix == ".json" else msgspec.yaml.decode
-        found: Document = decode(content, type=Document)
+        is_json = path.suffix == ".json"
+        plain = msgspec.json.decode(content) if is_json else msgspec.yaml.decode(content)
+        found = decoding.convert(plain, Document)
     except (OSError, ValueError, msgspec.DecodeError) as error:
         raise InvalidInput(f"use {path}", str(error)) from error
     if found.cdi_version.removeprefix("v") not in VERSIONS:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
-from minirt import paths
+from minirt import decoding, paths
 from minirt.crimessages import api_pb2 as cri
 from minirt.errors import InvalidInput, MinirtError
 from minirt.images.credentials import Credentials, of_document
@@ -63,7 +63,7 @@ def _credentials(namespace: str, name: str, reference: Reference) -> Credentials
     path = paths.secrets_dir() / namespace / f"{name}.yaml"
     what = f"use the pull secret {namespace}/{name}"
     try:
-        secret = msgspec.yaml.decode(path.read_bytes(), type=_Secret)
+        secret = decoding.convert(msgspec.yaml.decode(path.read_bytes()), _Secret)
         if secret.type not in KINDS:
             raise InvalidInput(what, f"its type is {secret.type}", f"it is to be {' or '.join(KINDS)}")
         document = _document(secret, what)
