@@ -51,7 +51,7 @@ def _check_part(volume: ImageVolume, layers: Sequence[Path]) -> None:
         try:
             os.close(inroot.open_path(whole, volume.sub_path))
         except OSError as error:
-            what = f"mount {volume.sub_path} of the image {volume.image}"
+            what = f"mount {volume.sub_path} of the image {volume.user_image or volume.image}"
             why = f"{FAILED}: {error.strerror or error} (in the image)"
             raise NotFound(what, why, "name what the image has") from error
 
