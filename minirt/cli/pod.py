@@ -242,7 +242,7 @@ def _stop(record: "SandboxRecord", grace_s: int) -> None:
 @click.option("-f", "--force", is_flag=True, help="Kill it first if it runs.")
 @click.argument("names", nargs=-1, required=True, metavar="POD...")
 def rm(names: tuple[str, ...], force: bool) -> int:
-    """Remove pods with their containers, volumes and logs."""
+    """Remove pods with their containers, volumes and logs; the logs of a kubelet's pods are the kubelet's."""
 
     def act(record: "SandboxRecord") -> None:
         _remove(record, force=force)
@@ -255,6 +255,7 @@ def _remove(record: "SandboxRecord", *, force: bool) -> None:
 
     from minirt.engine import containers, sandboxes, store
     from minirt.engine.face import EngineFace
+    from minirt.engine.records import CRI
     from minirt.kubelet import ending, workers
 
     running = [one.config.name for one in store.containers(record.id) if containers.status(one).state == "running"]
@@ -266,10 +267,10 @@ def _remove(record: "SandboxRecord", *, force: bool) -> None:
         ending.remove(EngineFace(None, config.owner), uid)
     workers.stop(uid)
     ending.remove(EngineFace(None, config.owner), uid)
-    sandboxes.remove(record.id)  # one that is half made, by a worker that died, is in nobody's list
+    sandboxes.remove(record.id)  # half made by a worker that died, or without a kubelet's labels: in no list of pods
     workers.forget(uid)
     workers.log_file(uid).unlink(missing_ok=True)
-    if config.log_directory:
+    if config.log_directory and config.owner != CRI:
         shutil.rmtree(config.log_directory, ignore_errors=True)
 
 

@@ -11,6 +11,7 @@ import pytest
 from minirt.crimessages import api_pb2 as cri
 from minirt.linux import fds, process
 from tests.peers.cri import Pods, Runtime
+from tests.peers.daemon import await_true
 from tests.peers.serve import Server
 
 pytestmark = [pytest.mark.root, pytest.mark.peer]
@@ -96,3 +97,16 @@ def test_what_another_process_removes_is_gone(own: Pods, minirt_server: Server) 
     assert (own.sandboxes(), own.containers()) == (own.sandboxes(), own.containers()) == (sandboxes, made)
     minirt_server.minirt.output("pod", "rm", "-f", sandboxes[0])
     assert (own.sandboxes(), own.containers()) == (sandboxes[1:], made[1:])
+
+
+def test_a_pod_that_the_command_line_removes(own: Pods, minirt_server: Server) -> None:
+    """With what runs in it; its logs are the kubelet's."""
+    sandbox = own.run()
+    container = own.container(sandbox, "sh", "-c", "echo said; exec sleep 1000")
+    log = Path(own.status(container).log_path)
+    await_true(lambda: "said" in log.read_text(), "the log")
+    refused = minirt_server.minirt("pod", "rm", sandbox)
+    assert (refused.returncode, own.sandboxes(**READY)) == (1, [sandbox])
+    assert minirt_server.minirt.output("pod", "rm", "-f", sandbox) == sandbox
+    assert (own.sandboxes(), own.containers()) == ([], [])
+    assert "said" in log.read_text()
