@@ -93,8 +93,11 @@ class EventStream:
 
     def _subscribe(self) -> None:
         while self._new:
+            sandbox_id = self._new.pop()
+            if any(shim.sandbox_id == sandbox_id for shim in self._shims.values()):
+                continue  # it was listed, and told of as well: it was being made when the stream began
             with contextlib.suppress(MinirtError):
-                shim = ShimClient(self._new.pop())
+                shim = ShimClient(sandbox_id)
                 shim.call(protocol.Subscribe())
                 self._shims[shim.fileno()] = shim
                 self._poll.register(shim.fileno(), select.POLLIN)
