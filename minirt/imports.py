@@ -3,15 +3,20 @@
 msgspec takes ``get_type_hints`` from typing_extensions where that is installed (gRPC brings it), else from typing,
 which does as well from Python 3.11 on: 13 ms and 1.6 MB that every fork of the zygote copies. It also looks up the
 types of UUIDs, decimals and dates, to know them when it meets one. None is in a manifest, a spec or a state file of
-ours, so it is shown stand-ins: another 5 ms. Who imports those modules later gets the real ones.
+ours, so it is shown stand-ins: another 5 ms; and 1 for what describes types. Who imports those modules later gets the
+real ones.
 """
 
 import sys
 import types
+from collections.abc import Callable
+from typing import Any
 
 ABSENT = ("typing_extensions",)
 STAND_INS = {"uuid": ("UUID", "SafeUUID"), "decimal": ("Decimal",)}
 """Modules that msgspec wants a class or two of."""
+LATER = {"msgspec.inspect": (), "msgspec._json_schema": ("schema", "schema_components")}
+"""Parts of msgspec that describe types to others, with their functions: imported when one is called."""
 
 
 def msgspec_alone() -> None:
@@ -37,4 +42,20 @@ def _shown() -> dict[str, types.ModuleType]:
         shown[name] = types.ModuleType(name)
         for attribute in attributes:
             setattr(shown[name], attribute, type(attribute, (), {"unknown": None}))
+    for name, functions in LATER.items():
+        shown[name] = types.ModuleType(name)
+        for function in functions:
+            setattr(shown[name], function, _later(name, function))
     return {name: module for name, module in shown.items() if name not in sys.modules}
+
+
+def _later(module: str, function: str) -> Callable[..., Any]:
+    """Return a function that imports another, and calls it."""
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        import importlib
+
+        real = {part: importlib.import_module(part) for part in LATER}
+        return getattr(real[module], function)(*arguments, **named)
+
+    return call

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STATE_ROOT = "/run/minirt"
-ID_GRAMMAR = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+ID_GRAMMAR = r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}"
 """The grammar of names that become files: the same as docker's container names, at most 128 characters."""
 
 
@@ -115,6 +115,11 @@ def volumes_dir(pod_uid: str) -> "Path":
     return data_root() / "volumes" / checked_id(pod_uid)
 
 
+def is_id(name: str) -> bool:
+    """Say whether a name may become part of a path."""
+    return bool(re.fullmatch(ID_GRAMMAR, name))
+
+
 def checked_id(name: str) -> str:
     """Return ``name`` if it may become part of a path.
 
@@ -122,7 +127,7 @@ def checked_id(name: str) -> str:
         ValueError: it is empty, too long, or has a character outside ``[a-zA-Z0-9_.-]``. Names that users type are
             checked before, with a better message.
     """
-    if not ID_GRAMMAR.fullmatch(name):
+    if not is_id(name):
         raise ValueError(f"{name!r} is not an id: 1 to 128 letters, digits, '_', '.', '-', a letter or digit first")
     return name
 

@@ -27,7 +27,7 @@ MIN_SHARES, MAX_SHARES = 2, 262_144
 MIN_WEIGHT, MAX_WEIGHT = 1, 10_000
 LIFECYCLE_FILES = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "cgroup.type", "cgroup.kill")
 
-PAGE_SIZE = re.compile("[1-9][0-9]*[KMG]B")
+PAGE_SIZE = "[1-9][0-9]*[KMG]B"
 
 Weight = Callable[[int], int]
 
@@ -180,7 +180,7 @@ def _io_weight(weight: int) -> int:
 
 
 def _hugepages(asked: HugepageLimit) -> Setting:
-    if not PAGE_SIZE.fullmatch(asked.page_size):
+    if not re.fullmatch(PAGE_SIZE, asked.page_size):
         why = "it is no page size"
         raise InvalidInput(f"limit huge pages of {asked.page_size!r}", why, "such are 64KB, 2MB, 1GB")
     return Setting(f"hugetlb.{asked.page_size}.max", str(asked.limit), "hugetlb")

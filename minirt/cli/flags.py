@@ -33,7 +33,7 @@ def size(text: str) -> int:
 
 def name(text: str) -> str:
     """Return a container's name, if it can be one."""
-    if not paths.ID_GRAMMAR.fullmatch(text):
+    if not paths.is_id(text):
         why = "a name is 1 to 128 letters, digits, '_', '.', '-', a letter or digit first"
         raise InvalidInput(f"use the name {text!r}", why, "choose another")
     return text

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from minirt import decoding
 from minirt.errors import InvalidInput
-from minirt.paths import ID_GRAMMAR
+from minirt.paths import is_id
 
 TIMEOUT_S = 60
 """Some ask a person, or a cloud."""
@@ -30,7 +30,7 @@ class _Answer(Struct, rename="pascal"):
 
 def program(name: str) -> str:
     """Return the program of the helper ``name``. Raises InvalidInput: that is no name."""
-    if not ID_GRAMMAR.fullmatch(name):
+    if not is_id(name):
         raise InvalidInput(f"use the credential helper {name!r}", "that is no name of one", "for example: pass")
     return f"docker-credential-{name}"
 

@@ -64,7 +64,7 @@ def _metadata(pod: Pod) -> Iterator[Problem]:
         yield Problem("metadata.name", f"{meta.name!r} is not a pod's name", "lower-case letters, digits, '-', '.'")
     if not _LABEL.fullmatch(meta.namespace):
         yield Problem("metadata.namespace", f"{meta.namespace!r} is not a namespace's name", _WORD)
-    if meta.uid and not paths.ID_GRAMMAR.fullmatch(meta.uid):
+    if meta.uid and not paths.is_id(meta.uid):
         yield Problem("metadata.uid", f"{meta.uid!r} is not a uid", "letters, digits, '_', '.', '-'; or leave it out")
 
 

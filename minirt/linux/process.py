@@ -6,7 +6,7 @@ Source: clone3(2), unshare(2), setns(2), pidfd_open(2), pidfd_send_signal(2).
 import contextlib
 import functools
 import os
-import signal
+from _signal import SIGCHLD  # type: ignore[import-not-found]  # without the enumerations that signal makes of it
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
@@ -71,7 +71,7 @@ def with_pidfd(flags: int, cgroup_fd: int) -> int:
 
 def _clone3(flags: int, cgroup_fd: int) -> tuple[int, int]:
     pidfd = ffi.new(DESCRIPTOR, -1)
-    exit_signal = 0 if flags & CLONE_PARENT else signal.SIGCHLD
+    exit_signal = 0 if flags & CLONE_PARENT else SIGCHLD
     pid = checked(lib.rt_clone3(flags, exit_signal, cgroup_fd, pidfd))
     return (pid, pidfd[0]) if pid else (0, -1)
 
