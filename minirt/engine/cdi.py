@@ -19,13 +19,11 @@ from msgspec import Struct, field, structs
 from minirt import decoding, paths
 from minirt.cgroups.resources import DeviceRule
 from minirt.engine.devices import devices_at, rules_for
-from minirt.engine.records import ContainerConfig
+from minirt.engine.records import CDI_ANNOTATIONS, ContainerConfig
 from minirt.errors import Conflict, InvalidInput, MinirtError, NotFound, Unsupported
 from minirt.oci.hooks import Hook
 from minirt.oci.spec import Device, Mount
 
-ANNOTATIONS = "cdi.k8s.io/"
-"""How the keys of annotations begin that name devices, between commas."""
 VERSIONS = frozenset({"0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0"})
 _WORD = r"[A-Za-z](?:[\w.-]*[A-Za-z0-9])?"
 _KIND = re.compile(rf"{_WORD}/{_WORD}", re.ASCII)
@@ -109,7 +107,7 @@ def is_qualified(name: str) -> bool:
 
 def annotated(annotations: dict[str, str]) -> list[str]:
     """Return the devices that annotations ask for."""
-    found = [value.split(",") for key, value in sorted(annotations.items()) if key.startswith(ANNOTATIONS)]
+    found = [value.split(",") for key, value in sorted(annotations.items()) if key.startswith(CDI_ANNOTATIONS)]
     return [name for names in found for name in names]
 
 

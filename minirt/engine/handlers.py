@@ -5,8 +5,6 @@ installed: the sandbox, images, networks, logs and streams are minirt's all the 
 """
 
 import functools
-import shutil
-import subprocess
 
 import msgspec
 from msgspec import Struct
@@ -36,6 +34,8 @@ class _Told(Struct, rename="camel"):
 
 def installed() -> tuple[str, ...]:
     """Return the other runtimes that this machine has."""
+    import shutil
+
     return tuple(name for name in FOREIGN if shutil.which(name))
 
 
@@ -43,6 +43,8 @@ def program(handler: str) -> str:
     """Return the program of a handler, "" for our own. Raises NotFound: it is unknown, or not installed."""
     if handler in OWN:
         return ""
+    import shutil
+
     found = shutil.which(handler) if handler in FOREIGN else None
     if not found:
         why = "it is not installed" if handler in FOREIGN else f"there are {', '.join(('minirt', *installed()))}"
@@ -63,6 +65,8 @@ def features(handler: str, *, maps_ids: bool = True) -> Features:
 @functools.cache
 def _mount_options(path: str) -> tuple[str, ...]:
     """Return the mount options that the runtime at ``path`` knows; none where it has no such command."""
+    import subprocess
+
     try:
         done = subprocess.run([path, "features"], capture_output=True, timeout=FEATURES_S, check=True)
         return decoding.from_json(done.stdout, _Told).mount_options

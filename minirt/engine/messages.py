@@ -12,10 +12,11 @@ from msgspec import structs
 from minirt.cgroups.limits import DEFAULT_PERIOD_US
 from minirt.cgroups.resources import Cpu, DeviceRule, HugepageLimit, Memory, Resources
 from minirt.crimessages import api_pb2 as cri
-from minirt.engine import cdi, hostpaths, idmessages
+from minirt.engine import hostpaths, idmessages
 from minirt.engine.confinement import PROFILES, refuse, refuse_selinux, seccomp_of, security
 from minirt.engine.devices import devices_at, rules_for
 from minirt.engine.records import (
+    CDI_ANNOTATIONS,
     CRI,
     ContainerConfig,
     ContainerRecord,
@@ -166,8 +167,11 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
         labels=dict(config.labels),
         annotations=dict(config.annotations),
     )
-    wanted = [*(one.name for one in config.CDI_devices), *cdi.annotated(found.annotations)]
-    return cdi.applied(found, wanted) if wanted else found
+    if not config.CDI_devices and not any(key.startswith(CDI_ANNOTATIONS) for key in found.annotations):
+        return found
+    from minirt.engine import cdi
+
+    return cdi.applied(found, [*(one.name for one in config.CDI_devices), *cdi.annotated(found.annotations)])
 
 
 def _signal_name(asked: cri.Signal.ValueType) -> str:

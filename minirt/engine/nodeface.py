@@ -8,7 +8,7 @@ import minirt
 from minirt import paths
 from minirt.cgroups import tree as cgroup_tree
 from minirt.crimessages import api_pb2 as cri
-from minirt.engine import handlers, podnetwork
+from minirt.engine import handlers
 from minirt.errors import ControllerMissing
 from minirt.network.directories import Directories
 from minirt.shim.zygote import Zygote
@@ -33,6 +33,8 @@ class NodeFace:
 
     def Status(self, request: cri.StatusRequest) -> cri.StatusResponse:
         """Say whether sandboxes and their network can be made, and what else is offered; with ``verbose`` where."""
+        from minirt.engine import podnetwork
+
         conditions = [
             _condition("RuntimeReady", self._trouble()),
             _condition("NetworkReady", podnetwork.trouble(self._cni)),
@@ -73,6 +75,8 @@ class NodeFace:
 
     def begin(self) -> None:
         """Do what comes before the first call: nobody may make a sandbox yet."""
+        from minirt.engine import podnetwork
+
         podnetwork.begin(self._cni)
 
     def RuntimeConfig(self, request: cri.RuntimeConfigRequest) -> cri.RuntimeConfigResponse:
@@ -83,6 +87,8 @@ class NodeFace:
 
     def UpdateRuntimeConfig(self, request: cri.UpdateRuntimeConfigRequest) -> cri.UpdateRuntimeConfigResponse:
         """Take the pods' address range for our bridge, unless it is set or in use; see ``podnetwork.take_range``."""
+        from minirt.engine import podnetwork
+
         podnetwork.take_range(request.runtime_config.network_config.pod_cidr)
         return cri.UpdateRuntimeConfigResponse()
 

@@ -18,6 +18,8 @@ from minirt.oci.hooks import Hook
 from minirt.oci.spec import Device, Mount, Rlimit, User
 from minirt.security.conditional import Choice
 
+CDI_ANNOTATIONS = "cdi.k8s.io/"
+"""How the keys of annotations begin that name CDI devices, between commas."""
 CRI = "cri"
 """The owner of what is made through the socket of ``minirt serve``."""
 Mode = Literal["private", "pod", "host"]
