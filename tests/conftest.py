@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if found := leaks.leaks_since(session.stash[AT_START], KINDS):
         print("\nthe session left behind:\n  " + "\n  ".join(found))
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main() -> Any:
+    """End though a test has left a thread that never will: the interpreter would wait for it for ever."""
+    status = yield
+    if len(leaks.threads()) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -176,8 +177,13 @@ def descriptors() -> Seen:
     return tuple(found)
 
 
-def _leave_open(_: str) -> None:
-    """Leave a descriptor: an object of this process may still believe that the number is its own."""
+def _leave(_: str) -> None:
+    """Leave a descriptor: an object of this process may still believe that the number is its own. Or a thread."""
+
+
+def threads() -> Seen:
+    """Return "ident name" of the threads that this process would wait for before it ends."""
+    return tuple(f"{one.ident} {one.name}" for one in threading.enumerate() if not one.daemon)
 
 
 def state_files() -> Seen:
@@ -192,10 +198,11 @@ KINDS = (
     Kind("network link", links, lambda name: subprocess.run(["ip", "link", "delete", name], check=False)),
     Kind("cgroup", cgroups, _remove_cgroup),
     Kind("nftables rule", rules, lambda _: subprocess.run(["nft", "flush", "ruleset"], check=False)),
-    Kind("descriptor", descriptors, _leave_open),
+    Kind("descriptor", descriptors, _leave),
+    Kind("thread", threads, _leave),
     Kind("state file", state_files, os.unlink),
 )
-UNPRIVILEGED = tuple(kind for kind in KINDS if kind.name in ("process", "descriptor"))
+UNPRIVILEGED = tuple(kind for kind in KINDS if kind.name in ("process", "descriptor", "thread"))
 
 Look = dict[str, Seen]
 

@@ -42,16 +42,18 @@ def test_nobody_takes_what_another_needs(minirt: Minirt, server: Server) -> None
     users = [threading.Thread(target=_use, args=(minirt.root, f"{name}:{tag}", over, wrong)) for tag in ("one", "two")]
     for user in users:
         user.start()
-    for round_ in range(ROUNDS):
-        random.Random(round_).shuffle(commands)
-        running = [(words, minirt.start(*words)) for words in commands]
-        for words, process in running:
-            said, errors = process.communicate(timeout=60)
-            if process.returncode and not ("rm" in words and "not in the store" in errors):
-                wrong.append(f"{words}: {process.returncode} {said}{errors}")
-    over.set()
-    for user in users:
-        user.join()
+    try:
+        for round_ in range(ROUNDS):
+            random.Random(round_).shuffle(commands)
+            running = [(words, minirt.start(*words)) for words in commands]
+            for words, process in running:
+                said, errors = process.communicate(timeout=60)
+                if process.returncode and not ("rm" in words and "not in the store" in errors):
+                    wrong.append(f"{words}: {process.returncode} {said}{errors}")
+    finally:
+        over.set()
+        for user in users:
+            user.join()
     assert wrong == []
     minirt.output("image", "prune", "--all")
     assert minirt.output("image", "fsck") == "nothing is wrong"
