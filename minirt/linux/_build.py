@@ -73,6 +73,8 @@ static const int CALL_IS_INSIDE;
 long rt_can_leave_executable(void);
 long rt_fs_type(int fd);
 void rt_pause(const uint64_t *unused, unsigned int count);
+long rt_back(int fd, uint64_t offset, uint64_t begin, uint64_t length);
+long rt_give_back(int pagemap_fd, uint64_t begin, uint64_t length, uint64_t original);
 """
 
 SOURCE = r"""
@@ -114,6 +116,11 @@ SOURCE = r"""
 
 #define MOST_UNUSED 256
 #define KERNEL_SIGSET_BYTES 8
+
+/* proc_pid_pagemap(5) */
+#define PAGE_PRESENT (1ULL << 63)
+#define PAGE_OF_FILE (1ULL << 61)
+#define PAGES_AT_A_TIME 256
 
 static void default_signals(void);
 
@@ -301,6 +308,52 @@ static void rt_pause(const uint64_t *unused, unsigned int count)
         if (syscall(SYS_rt_sigtimedwait, &children, NULL, NULL, KERNEL_SIGSET_BYTES) > 0)
             while (syscall(SYS_wait4, -1, NULL, WNOHANG, NULL) > 0)
                 ;
+}
+
+static int is_zero(const char *page, size_t size)
+{
+    return page[0] == 0 && !memcmp(page, page + 1, size - 1);
+}
+
+/* Map private memory from a file of the same content; pages of nothing but zeros stay holes. Return where the file
+ * itself can be read. The range is whole pages, of heaps and data: this function's own are on the stack. */
+static long rt_back(int fd, uint64_t offset, uint64_t begin, uint64_t length)
+{
+    size_t size = sysconf(_SC_PAGESIZE);
+    void *original, *memory = (void *)(uintptr_t)begin;
+    if (ftruncate(fd, offset + length))
+        return -1;
+    for (uint64_t at = 0; at < length; at += size)
+        if (!is_zero((char *)memory + at, size) && pwrite(fd, (char *)memory + at, size, offset + at) != (ssize_t)size)
+            return -1;
+    original = mmap(NULL, length, PROT_READ, MAP_SHARED, fd, offset);
+    if (original == MAP_FAILED)
+        return -1;
+    if (mmap(memory, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, offset) == MAP_FAILED)
+        return -1;
+    return (long)(uintptr_t)original;
+}
+
+/* Let go of the pages of a range that are this process's own copies, and equal the original's. Return how many. No
+ * handler may write into one between the look and the leave. */
+static long rt_give_back(int pagemap_fd, uint64_t begin, uint64_t length, uint64_t original)
+{
+    size_t size = sysconf(_SC_PAGESIZE);
+    uint64_t entries[PAGES_AT_A_TIME], every = UINT64_MAX, before;
+    ssize_t got = 0;
+    long given = 0;
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &every, &before, sizeof every);
+    for (uint64_t at = 0; at < length && got >= 0; at += PAGES_AT_A_TIME * size) {
+        got = pread(pagemap_fd, entries, sizeof entries, (begin + at) / size * sizeof *entries);
+        for (int64_t i = 0; i < got / (ssize_t)sizeof *entries && at + i * size < length; i++) {
+            void *copy = (void *)(uintptr_t)(begin + at + i * size);
+            const void *first = (void *)(uintptr_t)(original + at + i * size);
+            if ((entries[i] & (PAGE_PRESENT | PAGE_OF_FILE)) == PAGE_PRESENT && !memcmp(copy, first, size))
+                given += !madvise(copy, size, MADV_DONTNEED);
+        }
+    }
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof before);
+    return got < 0 ? -1 : given;
 }
 """
 

@@ -19,7 +19,7 @@ from typing import Any
 from msgspec import Struct
 
 from minirt import journal
-from minirt.linux import process
+from minirt.linux import memory, process
 from minirt.linux._native import ffi, lib
 from minirt.linux.calls import ANY_ERROR, Argument, Call, text
 from minirt.linux.mount import checked
@@ -31,8 +31,6 @@ OUTCOME_AT = LAYOUT.size - OUTCOME.size
 POINTER = struct.Struct("=Q")
 NOT_MADE = -(1 << 62)
 MOST_ARGUMENTS = 6
-APART_BYTES = 1 << 18
-"""From which size on a piece of Python's memory is worth keeping from a child."""
 BYTES, ADDRESSES = (ffi.typeof(name) for name in ("char[]", "uint64_t[]"))
 
 
@@ -139,14 +137,7 @@ def launch(
 def _apart() -> tuple[Any, int]:
     """Return (pairs of addresses, how many pairs): what is Python's alone of this process's memory, as it is now.
 
-    That is the heap, and what is as large as the pieces that Python takes from the kernel; not the one with this
-    thread's own data. What comes later is copied for children, as all of it would be.
+    What comes later is copied for children, as all of it would be.
     """
-    thread, found = lib.rt_thread_address(), []
-    with open("/proc/self/maps") as maps:
-        for words in map(str.split, maps):
-            begin, end = (int(word, 16) for word in words[0].split("-"))
-            is_anonymous = len(words) == 5 or words[5] == "[heap]"
-            if words[1] == "rw-p" and is_anonymous and end - begin >= APART_BYTES and not begin <= thread < end:
-                found += [begin, end]
+    found = [address for piece in memory.large() for address in (piece.begin, piece.end)]
     return ffi.new(ADDRESSES, found), len(found) // 2

@@ -195,23 +195,8 @@ def _join_session_keyring() -> None:
     checked(lib.rt_join_session_keyring())
 
 
-def private_memory() -> list[int]:
-    """Return where this process has heaps and the like: the beginning and the length in bytes of one after the other.
-
-    Source: proc_pid_maps(5).
-    """
-    found: list[int] = []
-    with open("/proc/self/maps") as maps:
-        for line in maps:
-            words = line.split()
-            if words[1] == "rw-p" and words[5:] in ([], ["[heap]"]):
-                begin, end = (int(address, 16) for address in words[0].split("-"))
-                found += (begin, end - begin)
-    return found
-
-
 def pause(unused: list[int]) -> NoReturn:
-    """Reap children for ever, in C: ``unused`` is memory (private_memory) that is given back, and Python's with it."""
+    """Reap children for ever, in C. ``unused`` is memory to give back, and Python with it: begin, size, begin, size…"""
     lib.rt_pause(ffi.new("uint64_t[]", unused), len(unused) // 2)
     os._exit(125)
 

@@ -5,6 +5,7 @@ It is the subreaper of its containers, owns their output and their exit codes, a
 """
 
 import _signal  # type: ignore[import-not-found]  # the same without enumerations, which cost 200 kB at first use
+import contextlib
 import functools
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 from minirt import journal, paths
 from minirt.cgroups import tree
 from minirt.errors import Conflict, InvalidInput, MinirtError, NotFound, ShimError, StepFailed
-from minirt.linux import fds, prctl, sockets
+from minirt.linux import fds, memory, prctl, sockets
 from minirt.namespaces.rootfs import MountOverlay
 from minirt.oci import foreign
 from minirt.oci import spec as specs
@@ -32,6 +33,9 @@ from minirt.shim.hooking import with_hooks
 from minirt.shim.loop import Loop
 from minirt.shim.protocol import Answer
 from minirt.shim.session import Session
+
+QUIET_S = 1.0
+"""So long after the last request a shim that has a server's memory gives back what it did not change."""
 
 
 class Connection:
@@ -76,6 +80,8 @@ class Shim:
         self._caretakers: set[Connection] = set()
         self._cleanup = False
         self._pause = 0
+        self._requests = 0
+        self._will_rest = False
         listener.setblocking(False)
         self._loop.watch(listener.fileno(), self._accept)
 
@@ -117,6 +123,9 @@ class Shim:
         self._handle(connection, envelope, received)
 
     def _handle(self, connection: Connection, envelope: protocol.Envelope, received: list[int]) -> None:
+        self._requests += 1
+        if memory.is_backed() and not self._will_rest:
+            self._rest_soon()
         reply = connection.replier(envelope.id)
         handler = getattr(self, "_on_" + type(envelope.request).__name__.lower())
         try:
@@ -128,6 +137,19 @@ class Shim:
         finally:
             for fd in received:
                 os.close(fd)
+
+    def _rest_soon(self) -> None:
+        self._will_rest = True
+        self._loop.after(QUIET_S, functools.partial(self._rest, self._requests))
+
+    def _rest(self, requests: int) -> None:
+        """Give memory back, unless more has been asked for meanwhile."""
+        if requests != self._requests:
+            self._rest_soon()
+            return
+        self._will_rest = False
+        with contextlib.suppress(OSError):  # no descriptor left: it costs memory, and nothing else
+            memory.give_back()
 
     def _disconnect(self, connection: Connection) -> None:
         self._loop.forget(connection.peer.fileno())

@@ -69,9 +69,12 @@ class Zygote:
     def rehearse(self, spec: bytes) -> None:
         """Have it do once what its shims will do, with this container's spec as an example (rehearsal.py).
 
+        From then on a shim that waits gives back the memory that it has not changed (linux/memory.py).
+
         Raises:
             ShimError: the zygote is gone.
             MinirtError: the spec cannot be compiled.
+            StepFailed: there is not enough memory.
         """
         self._ask({"rehearse": spec.decode()})
 
@@ -154,6 +157,7 @@ def _keep_only(requests: socket.socket) -> None:
 
 
 def _rehearse(request: dict[str, str], known: int) -> dict[str, Any]:
+    from minirt.linux import memory
     from minirt.shim import rehearsal
 
     try:
@@ -161,9 +165,12 @@ def _rehearse(request: dict[str, str], known: int) -> dict[str, Any]:
     except (MinirtError, ValueError) as error:
         known_error = error if isinstance(error, MinirtError) else ShimError("rehearse", str(error))
         return {"error": known_error.to_wire()}
-    finally:
-        gc.collect()
-        gc.freeze()
+    gc.collect()
+    gc.freeze()
+    try:
+        memory.back()
+    except OSError as error:
+        return {"error": StepFailed.from_os_error("back memory with a file", error, stage="zygote").to_wire()}
     return {}
 
 

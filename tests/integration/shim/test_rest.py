@@ -1,0 +1,58 @@
+"""The shim of a served pod, once nobody asks it any more, gives back the memory that it has copied for nothing."""
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from minirt.crimessages import api_pb2 as cri
+from tests.command import Minirt
+from tests.isolation import children_of
+from tests.peers.cri import Pods, Runtime
+from tests.peers.daemon import await_true
+from tests.peers.serve import Server
+
+pytestmark = pytest.mark.root
+WORTHWHILE_KB = 400
+
+
+@pytest.fixture
+def server(tmp_path: Path, busybox_store: Path) -> Iterator[Server]:
+    state = Path(tempfile.mkdtemp(prefix="rest-", dir=os.environ["MINIRT_STATE"]))
+    minirt = Minirt(tmp_path / "root", state)
+    shutil.copytree(busybox_store, minirt.root, symlinks=True)
+    server = Server(minirt, tmp_path)
+    yield server
+    server.close()
+
+
+def copied_kb(pid: int) -> int:
+    """Return how much of a process's memory has no file behind it: pages that were copied, or are its zygote's."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+
+
+def has_rehearsed(server: int) -> bool:
+    """Say whether the zygote of a server has a file behind its memory: before, its shims have none either."""
+    return any("/memfd:" in Path(f"/proc/{child}/maps").read_text() for child in children_of(server))
+
+
+def test_a_shim_rests_and_works_again(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    await_true(lambda: has_rehearsed(server.daemon.process.pid), "a rehearsal")
+    pods = Pods(Runtime("minirt", server.socket), tmp_path / "logs")
+    container = pods.container(pods.run())
+    (record,) = (server.minirt.state / "sandboxes").glob("*/sandbox.json")
+    shim = json.loads(record.read_text())["shim"][0]
+    busy = copied_kb(shim)
+    await_true(lambda: copied_kb(shim) < busy - WORTHWHILE_KB, "a shim that rests")
+    assert pods.exec(container, "echo", "again").stdout == b"again\n"
+    pods.runtime.StopContainer(cri.StopContainerRequest(container_id=container, timeout=0))
+    assert pods.status(container).exit_code == 128 + signal.SIGKILL
+    pods.close()
+    pods.runtime.close()
