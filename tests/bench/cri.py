@@ -2,7 +2,7 @@
 
 Each round makes a sandbox and a container in it, executes a command, stops and removes all of it, on the one runtime
 and then on the other; each call is timed by itself, and another pod is there all the time, as on any node: a bridge
-comes with the first pod. Then 200 containers are listed, and a node is filled with pods (fullnode.py).
+comes with the first pod. Then a node is filled with pods (fullnode.py).
 """
 
 import os
@@ -26,10 +26,7 @@ TARGETS = {
     "ExecSync": 0.4,
     "StopContainer": 0.7,
     "StopPodSandbox + RemovePodSandbox": 0.7,
-    "ListContainers of 200": 1.0,
-    "ListPodSandbox of 9": 1.0,
 }
-LISTED_SANDBOXES, CONTAINERS_EACH, LISTS_A_RUN = 8, 25, 10
 Samples = dict[str, list[float]]
 
 
@@ -46,11 +43,12 @@ def bench(place: Path, root: Path, zygote: Zygote, runs: int, pods: int) -> list
     server, containerd = Server(minirt, place), Containerd(place / "containerd", archives, busybox.PAUSE)
     try:
         samples = _measured(place, {"minirt": server.socket, "containerd": containerd.socket}, runs)
-        full = fullnode.bench(place, server, containerd, pods)
+        full = fullnode.bench(place, server, containerd, pods, runs)
     finally:
         containerd.close()
         server.close()
-        daemon.remove_cgroups(os.environ["MINIRT_CGROUP"])
+        for name in ("", "-peer"):
+            daemon.remove_cgroups(os.environ["MINIRT_CGROUP"] + name)
     ours, theirs = samples["minirt"], samples["containerd"]
     calls = [
         Result(name, "containerd", Timing(tuple(ours[name])), Timing(tuple(theirs[name])), target)
@@ -67,7 +65,6 @@ def _measured(place: Path, sockets: dict[str, Path], runs: int) -> dict[str, Sam
     for number in range(runs + 2):
         for name, pods in runtimes.items():
             _round(pods, samples[name] if number >= 2 else {title: [] for title in TARGETS})
-    _lists(runtimes, samples, runs)
     for pods in runtimes.values():
         pods.close()
         pods.runtime.close()
@@ -87,7 +84,7 @@ def _timed(into: list[float], call: Callable[[], object]) -> object:
 
 
 def _config(pods: Pods) -> cri.PodSandboxConfig:
-    return pods.config(linux=cri.LinuxPodSandboxConfig(cgroup_parent=f"/{os.environ['MINIRT_CGROUP']}"))
+    return pods.config(linux=cri.LinuxPodSandboxConfig(cgroup_parent=f"/{fullnode.cgroup_of(pods.runtime)}"))
 
 
 def _round(pods: Pods, samples: Samples) -> None:
@@ -99,16 +96,3 @@ def _round(pods: Pods, samples: Samples) -> None:
     _timed(samples["StopContainer"], lambda: pods.runtime.StopContainer(stop))
     _timed(samples["StopPodSandbox + RemovePodSandbox"], lambda: (pods.stop(sandbox), pods.remove(sandbox)))
     pods.made.remove(sandbox)
-
-
-def _lists(runtimes: dict[str, Pods], samples: dict[str, Samples], runs: int) -> None:
-    for pods in runtimes.values():
-        for _ in range(LISTED_SANDBOXES):
-            sandbox = pods.run(_config(pods))
-            for _ in range(CONTAINERS_EACH):
-                pods.create(sandbox)
-    for _ in range(runs):
-        for name, pods in runtimes.items():
-            for _ in range(LISTS_A_RUN):
-                _timed(samples[name]["ListContainers of 200"], pods.containers)
-                _timed(samples[name]["ListPodSandbox of 9"], pods.sandboxes)

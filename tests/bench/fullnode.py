@@ -1,7 +1,7 @@
-"""A node full of pods, on ``minirt serve`` and on containerd: how fast they start, what memory they take.
+"""A node full of pods, on ``minirt serve`` and on containerd: how fast they start, what memory they take, their lists.
 
 All are started 8 at a time, each with one container. Then minirt's server is killed while it is being asked, and
-started anew: it must know every container, and none may have noticed.
+started anew: it must know every container, and none may have noticed. More are made for the lists, until there are 200.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from tests.peers.daemon import await_true
 from tests.peers.serve import Server
 
 AT_A_TIME = 8
+LISTED, LISTS_A_RUN = 200, 10
 COUNTING = 4
 """So many containers write numbers all the time, to be looked through for gaps."""
 COUNT = ("sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done")
@@ -35,8 +36,8 @@ OWN_PID = cri.NamespaceOption(pid=cri.NamespaceMode.CONTAINER)
 """As a kubelet asks for by default."""
 
 
-def bench(place: Path, server: Server, containerd: Containerd, count: int) -> list[Result | Results]:
-    """Return the ratio of the time, and figures of memory and of a restart, with ``count`` pods."""
+def bench(place: Path, server: Server, containerd: Containerd, count: int, runs: int) -> list[Result | Results]:
+    """Return the ratios of the time and of the lists, and figures of memory and of a restart, with ``count`` pods."""
     pods = {
         "ours": _started(Runtime("minirt", server.socket), place / "full-minirt", count),
         "theirs": _started(Runtime("containerd", containerd.socket), place / "full-containerd", count),
@@ -48,6 +49,7 @@ def bench(place: Path, server: Server, containerd: Containerd, count: int) -> li
             Result(title, "containerd", Timing((first,)), Timing((second,)), 0.6),
             _memory(server, containerd, count),
             _restart(server, ours),
+            *_lists(ours, pods["theirs"][0], runs),
         ]
     finally:
         for each, _ in pods.values():
@@ -60,12 +62,36 @@ def _started(runtime: Runtime, logs: Path, count: int) -> tuple[Pods, float]:
     logs.mkdir()
     pods = Pods(runtime, logs)
     context = cri.LinuxSandboxSecurityContext(namespace_options=OWN_PID)
-    linux = cri.LinuxPodSandboxConfig(cgroup_parent=f"/{os.environ['MINIRT_CGROUP']}", security_context=context)
+    linux = cri.LinuxPodSandboxConfig(cgroup_parent=f"/{cgroup_of(runtime)}", security_context=context)
     work = [(pods.config(linux=linux), COUNT if number < COUNTING else SLEEP) for number in range(count)]
     begun = time.perf_counter()
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         list(pool.map(lambda one: pods.container(pods.run(one[0]), *one[1], labels={LABEL: one[1][0]}), work))
     return pods, (time.perf_counter() - begun) * 1e3
+
+
+def _lists(ours: Pods, theirs: Pods, runs: int) -> list[Result]:
+    """Return the ratios of the list calls, by turns; the containers that are missing to LISTED are made first."""
+    for pods in (ours, theirs):
+        for sandbox in itertools.islice(itertools.cycle(pods.made), max(0, LISTED - len(pods.containers()))):
+            pods.create(sandbox)
+    calls = {
+        f"ListContainers of {len(ours.containers())}": Pods.containers,
+        f"ListPodSandbox of {len(ours.sandboxes())}": Pods.sandboxes,
+    }
+    samples = {(name, pods): list[float]() for name in calls for pods in (ours, theirs)}
+    for _ in range(runs * LISTS_A_RUN):
+        for (name, pods), into in samples.items():
+            begun = time.perf_counter()
+            calls[name](pods)
+            into.append((time.perf_counter() - begun) * 1e3)
+    timings = {key: Timing(tuple(into)) for key, into in samples.items()}
+    return [Result(name, "containerd", timings[name, ours], timings[name, theirs], 1.0) for name in calls]
+
+
+def cgroup_of(runtime: Runtime) -> str:
+    """Return the cgroup of a runtime's pods: a new server of minirt ends what is in its own and unknown to it."""
+    return os.environ["MINIRT_CGROUP"] + ("-peer" if runtime.name == "containerd" else "")
 
 
 def _memory(server: Server, containerd: Containerd, count: int) -> Results:
