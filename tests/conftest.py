@@ -60,9 +60,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_cmdline_main() -> Any:
-    """End though a test has left a thread that never will: the interpreter would wait for it for ever."""
+def pytest_cmdline_main(config: pytest.Config) -> Any:
+    """Have a short temporary directory, and end though a test has left a thread that never will.
+
+    The interpreter would wait for that thread for ever. And pytest's own directories are numbered: from the thousandth
+    session on the paths of a peer's sockets would be too long. It stays where a test has failed, to be looked at.
+    """
+    own = "" if config.option.basetemp else tempfile.mkdtemp(prefix="minirt-")
+    config.option.basetemp = config.option.basetemp or own
     status = yield
+    if own and status == pytest.ExitCode.OK:
+        shutil.rmtree(own, ignore_errors=True)
     if len(leaks.threads()) > 1:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -12,6 +12,7 @@ Every port is one end of a socket pair that QEMU inherits: when vm/run goes, how
 of its control port and switches itself off.
 """
 
+import os
 import shlex
 import socket
 import subprocess
@@ -87,6 +88,7 @@ def start_qemu(command: list[str], directory: Path, ports: Mapping[str, socket.s
             stderr=log,
             pass_fds=[port.fileno() for port in ports.values()],
             start_new_session=True,
+            env=os.environ | {"TMPDIR": str(directory)},
         )
     for port in ports.values():
         port.close()
@@ -107,7 +109,7 @@ def qemu_command(
     command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     command += ["-accel", engine, "-cpu", "max", "-smp", str(job.cpus), "-m", job.memory]
     command += ["-kernel", str(disk / "vmlinuz"), "-initrd", str(disk / "initrd"), "-append", kernel_arguments(job)]
-    # snapshot: what is written goes to an unnamed temporary file, so any number of machines share the disk.
+    # snapshot: what is written goes to a temporary file, so any number of machines share the disk.
     command += ["-drive", f"file={disk / 'disk.raw'},format=raw,if=virtio,snapshot=on,cache=unsafe"]
     command += ["-drive", f"file={directory / 'job.tar'},format=raw,if=virtio,readonly=on"]
     command += ["-serial", f"file:{directory / 'console.log'}", "-device", "virtio-serial-pci"]

@@ -22,6 +22,7 @@ def run(tmp_path: Path, body: str, **environment: str) -> subprocess.CompletedPr
     file = tmp_path / "test_it.py"
     file.write_text(HEAD + body)
     options = ["-p", "tests.conftest", "-c", str(REPOSITORY / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    options += ["--basetemp", str(tmp_path / "its-own")]
     # Under CI, pytest would tell each error twice, the second time at length.
     inherited = {name: value for name, value in os.environ.items() if name not in {"CI", "BUILD_NUMBER"}}
     return subprocess.run(
