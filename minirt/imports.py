@@ -1,15 +1,19 @@
-"""How msgspec is imported: without what it would like to have at hand, and minirt never uses.
+"""How some packages are imported: without what they would like to have at hand, and minirt never uses.
 
 msgspec takes ``get_type_hints`` from typing_extensions where that is installed (gRPC brings it), else from typing,
 which does as well from Python 3.11 on: 13 ms and 1.6 MB that every fork of the zygote copies. It also looks up the
 types of UUIDs, decimals and dates, to know them when it meets one. None is in a manifest, a spec or a state file of
 ours, so it is shown stand-ins: another 5 ms; and 1 for what describes types. Who imports those modules later gets the
 real ones.
+
+Many modules compile regular expressions as they are imported, for what may be asked of them one day: yaml one for all
+characters that are no text (3 ms), and the reader in C that is used here never asks.
 """
 
+import contextlib
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 ABSENT = ("typing_extensions",)
@@ -59,3 +63,29 @@ def _later(module: str, function: str) -> Callable[..., Any]:
         return getattr(real[module], function)(*arguments, **named)
 
     return call
+
+
+class _Pattern:
+    """A regular expression that is compiled when it is first used."""
+
+    def __init__(self, compiled: Callable[[], Any]) -> None:
+        self._compiled = compiled
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._compiled(), name)
+        setattr(self, name, value)
+        return value
+
+
+@contextlib.contextmanager
+def patterns_later() -> Iterator[None]:
+    """Leave the regular expressions of modules that are imported meanwhile to be compiled when they are used."""
+    import functools
+    import re
+
+    real = re.compile
+    re.compile = lambda *arguments, **named: _Pattern(functools.partial(real, *arguments, **named))  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        re.compile = real

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import json
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+import msgspec
 
 from minirt.cli import podview
 from minirt.engine.face import EngineFace
@@ -147,7 +147,7 @@ def detached(zygote: Zygote, pod: Pod, options: Options, *, adopt: bool = False)
     progress = podview.Progress(pod)
     with os.fdopen(read) as reports:
         for line in reports:
-            report = json.loads(line)
+            report = msgspec.json.decode(line)
             if "error" in report:
                 raise from_wire(report["error"])
             if "event" in report:
@@ -219,7 +219,7 @@ class _Reports:
     def say(self, report: dict[str, Any]) -> None:
         if self._write is not None:
             with contextlib.suppress(BrokenPipeError):
-                os.write(self._write, json.dumps(report).encode() + b"\n")
+                os.write(self._write, msgspec.json.encode(report) + b"\n")
 
     def close(self) -> None:
         if self._write is not None:

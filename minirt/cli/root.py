@@ -13,10 +13,11 @@ import os
 import sys
 from typing import Any
 
-import click
-
 from minirt import imports
 from minirt.errors import MinirtError, StepFailed
+
+with imports.patterns_later():
+    import click
 
 COMMANDS = {
     "pod": ("minirt.cli.pod:pod", "Run pods from Kubernetes manifests, and look after them."),

@@ -49,10 +49,10 @@ def reserve_sandbox(config: SandboxConfig, sandbox_id: str) -> None:
 
 def of_sandbox(config: SandboxConfig) -> str:
     """Return the name under which a pod's names are taken together."""
-    import hashlib
+    from _blake2 import blake2b  # hashlib's, without OpenSSL: 3 ms
 
     words = "\0".join((config.owner, config.name, config.namespace, config.uid, str(config.attempt)))
-    return "pod-" + hashlib.sha256(words.encode()).hexdigest()[:40]
+    return "pod-" + str(blake2b(words.encode(), digest_size=20).hexdigest())
 
 
 def _take(name: str, record_id: str) -> str:

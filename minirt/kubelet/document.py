@@ -7,10 +7,12 @@ made of them would not.
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import yaml
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
-
+from minirt import imports
 from minirt.errors import InvalidInput
+
+with imports.patterns_later():
+    import yaml
+    from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 MAX_NODES = 100_000
 """More nodes than any manifest has: aliases of aliases can make billions out of a few lines."""

@@ -1,7 +1,8 @@
 """A node full of pods, on ``minirt serve`` and on containerd: how fast they start, what memory they take, their lists.
 
-All are started 8 at a time, each with one container. Then minirt's server is killed while it is being asked, and
-started anew: it must know every container, and none may have noticed. More are made for the lists, until there are 200.
+All are as a kubelet makes them, with one container each, and started 8 at a time. Then minirt's server is killed while
+it is being asked, and started anew: it must know every container, and none may have noticed. For the lists more
+containers are made, until there are 200.
 """
 
 import contextlib
@@ -25,6 +26,8 @@ from tests.peers.serve import Server
 
 AT_A_TIME = 8
 LISTED, LISTS_A_RUN = 200, 10
+IDLE_S = 3.0
+"""Both runtimes' shims tidy up when nothing is asked of them."""
 COUNTING = 4
 """So many containers write numbers all the time, to be looked through for gaps."""
 COUNT = ("sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done")
@@ -63,18 +66,50 @@ def _started(runtime: Runtime, logs: Path, count: int) -> tuple[Pods, float]:
     pods = Pods(runtime, logs)
     context = cri.LinuxSandboxSecurityContext(namespace_options=OWN_PID)
     linux = cri.LinuxPodSandboxConfig(cgroup_parent=f"/{cgroup_of(runtime)}", security_context=context)
-    work = [(pods.config(linux=linux), COUNT if number < COUNTING else SLEEP) for number in range(count)]
+    work = [(_of_a_kubelet(pods.config(linux=linux)), COUNT if one < COUNTING else SLEEP) for one in range(count)]
     begun = time.perf_counter()
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        list(pool.map(lambda one: pods.container(pods.run(one[0]), *one[1], labels={LABEL: one[1][0]}), work))
+        list(pool.map(lambda one: pods.container(pods.run(one[0]), *one[1], **_labels(one[0], one[1][0])), work))
     return pods, (time.perf_counter() - begun) * 1e3
+
+
+def _of_a_kubelet(config: cri.PodSandboxConfig) -> cri.PodSandboxConfig:
+    """Return a sandbox's configuration with the labels and annotations of a kubelet's pod."""
+    config.labels.update({"app": config.hostname, **_pod(config)})
+    config.annotations.update(
+        {
+            "kubernetes.io/config.seen": "2026-01-01T00:00:00.000000000Z",
+            "kubernetes.io/config.source": "api",
+        }
+    )
+    return config
+
+
+def _pod(config: cri.PodSandboxConfig) -> dict[str, str]:
+    about = config.metadata
+    return {f"io.kubernetes.pod.{key}": getattr(about, key) for key in ("name", "namespace", "uid")}
+
+
+def _labels(pod: cri.PodSandboxConfig, command: str) -> dict[str, dict[str, str]]:
+    """Return the labels and annotations that a kubelet gives a container, and what it runs."""
+    prefix = "io.kubernetes.container"
+    return {
+        "labels": {LABEL: command, f"{prefix}.name": "main", **_pod(pod)},
+        "annotations": {
+            f"{prefix}.hash": "5f1b2c3d",
+            f"{prefix}.restartCount": "0",
+            f"{prefix}.terminationMessagePath": "/dev/termination-log",
+            f"{prefix}.terminationMessagePolicy": "File",
+            "io.kubernetes.pod.terminationGracePeriod": "30",
+        },
+    }
 
 
 def _lists(ours: Pods, theirs: Pods, runs: int) -> list[Result]:
     """Return the ratios of the list calls, by turns; the containers that are missing to LISTED are made first."""
     for pods in (ours, theirs):
         for sandbox in itertools.islice(itertools.cycle(pods.made), max(0, LISTED - len(pods.containers()))):
-            pods.create(sandbox)
+            pods.create(sandbox, **_labels(pods.configs[sandbox], SLEEP[0]))
     calls = {
         f"ListContainers of {len(ours.containers())}": Pods.containers,
         f"ListPodSandbox of {len(ours.sandboxes())}": Pods.sandboxes,
@@ -95,6 +130,7 @@ def cgroup_of(runtime: Runtime) -> str:
 
 
 def _memory(server: Server, containerd: Containerd, count: int) -> Results:
+    time.sleep(IDLE_S)
     own, peers = _pss_mb([server.daemon.process.pid]), _pss_mb([containerd.pid])
     shim, theirs = _pss_mb(_shims(server)), _pss_mb(_peers_shims(containerd))
     return Results(
