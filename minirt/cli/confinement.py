@@ -34,7 +34,7 @@ class SecurityOptions(Struct, frozen=True):
 
     no_new_privileges: bool = False
     seccomp: "Choice" = "default"
-    apparmor: str = ""
+    apparmor: str = "default"
     masks: bool = True
 
 

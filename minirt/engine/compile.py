@@ -25,6 +25,7 @@ from minirt.oci.compile import DEFAULT_PATH
 from minirt.oci.hooks import Hooks
 from minirt.oci.spec import Capabilities, Device, IdMapping, Linux, Mount, Namespace, Process, Root, Spec, User
 from minirt.pod.sandbox import pin_path
+from minirt.security import labels
 from minirt.security.capabilities import capability_sets
 from minirt.security.conditional import here, resolve
 from minirt.security.profile import Seccomp
@@ -87,7 +88,7 @@ def compile_container(
         capabilities=Capabilities(sets.bounding, sets.effective, sets.permitted, sets.inheritable, sets.ambient),
         rlimits=config.rlimits,
         no_new_privileges=security.no_new_privileges,
-        apparmor_profile=security.apparmor,
+        apparmor_profile=_apparmor_of(security),
         oom_score_adj=config.oom_score_adj,
     )
     masked = MASKED if security.masked is None else security.masked
@@ -129,6 +130,13 @@ def seccomp_of(security: Security, bounding: tuple[str, ...]) -> Seccomp | None:
     if choice == "unconfined" or (choice == "default" and security.privileged):
         return None
     return resolve(default_profile() if choice == "default" else choice, bounding, here())
+
+
+def _apparmor_of(security: Security) -> str:
+    """Return the name of the AppArmor profile, "" for none. The default one is not for privileged containers."""
+    if security.apparmor != "default":
+        return security.apparmor
+    return "" if security.privileged else labels.default_profile()
 
 
 def command_of(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:

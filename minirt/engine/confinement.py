@@ -96,11 +96,13 @@ def _old_form(text: str, field: str) -> tuple[int, str]:
 
 
 def apparmor(context: cri.LinuxContainerSecurityContext) -> str:
-    """Return the AppArmor profile to run under, "" for none.
+    """Return the AppArmor profile to run under: "default" where none is named, "" for none.
 
     Raises:
         Unsupported: one that is named, on a kernel without AppArmor.
     """
+    if not context.apparmor_profile and not context.HasField("apparmor"):
+        return "default"
     kind, name = _old_form(context.apparmor_profile, "apparmor_profile")
     if context.HasField("apparmor"):
         kind, name = context.apparmor.profile_type, context.apparmor.localhost_ref.removeprefix(LOCALHOST)

@@ -115,7 +115,10 @@ class Tmpfs(Struct, frozen=True):
 
 
 class Security(Struct, frozen=True, omit_defaults=True):
-    """What the container may do. ``user`` is ``uid``, ``name``, each with ``:group``; "" is the image's."""
+    """What the container may do. ``user`` is ``uid``, ``name``, each with ``:group``; "" is the image's.
+
+    ``apparmor`` is a profile's name; "default": minirt's own, where there is AppArmor; "": none.
+    """
 
     user: str = ""
     groups: tuple[int, ...] = ()
@@ -129,7 +132,7 @@ class Security(Struct, frozen=True, omit_defaults=True):
     masked: tuple[str, ...] | None = None
     readonly: tuple[str, ...] | None = None
     seccomp: Choice = "default"
-    apparmor: str = ""
+    apparmor: str = "default"
 
 
 class ContainerConfig(Struct, frozen=True, omit_defaults=True):

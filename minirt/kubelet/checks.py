@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from minirt import paths
 from minirt.kubelet.document import Problem
 from minirt.kubelet.manifest import (
+    AppArmorProfile,
     Container,
     EnvVar,
     Pod,
@@ -112,6 +113,7 @@ def _pod_security(pod: Pod) -> Iterator[Problem]:
     security = pod.spec.security_context
     yield from _ids("spec.securityContext", security)
     yield from _seccomp("spec.securityContext", security.seccomp_profile)
+    yield from _apparmor("spec.securityContext", security.app_armor_profile)
     for name, number in [("fsGroup", security.fs_group), *_numbered("supplementalGroups", security)]:
         if number is not None and not 0 <= number <= _MAX_ID:
             yield Problem(f"spec.securityContext.{name}", f"{number} is not a group id")
@@ -142,6 +144,13 @@ def _seccomp(path: str, profile: SeccompProfile | None) -> Iterator[Problem]:
         yield Problem(where, "it must be set for type Localhost, and for no other")
     elif profile.localhost_profile.startswith("/") or ".." in profile.localhost_profile.split("/"):
         yield Problem(where, "it must be a path below the directory of profiles, without '..'")
+
+
+def _apparmor(path: str, profile: AppArmorProfile | None) -> Iterator[Problem]:
+    """Yield what is wrong with an AppArmor profile: its name is given for type Localhost."""
+    if profile and (profile.type == "Localhost") != bool(profile.localhost_profile.strip()):
+        where = f"{path}.appArmorProfile.localhostProfile"
+        yield Problem(where, "it must be set for type Localhost, and for no other")
 
 
 def _volumes(pod: Pod) -> Iterator[Problem]:
@@ -261,6 +270,7 @@ def _resources(path: str, resources: ResourceRequirements) -> Iterator[Problem]:
 def _security(path: str, security: SecurityContext) -> Iterator[Problem]:
     yield from _ids(path, security)
     yield from _seccomp(path, security.seccomp_profile)
+    yield from _apparmor(path, security.app_armor_profile)
     for kind, names in (("add", security.capabilities.add), ("drop", security.capabilities.drop)):
         for index, name in enumerate(names):
             at = f"{path}.capabilities.{kind}[{index}]"

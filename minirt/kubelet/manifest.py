@@ -88,6 +88,13 @@ class SeccompProfile(Struct, rename="camel", omit_defaults=True, frozen=True):
     localhost_profile: str = ""
 
 
+class AppArmorProfile(Struct, rename="camel", omit_defaults=True, frozen=True):
+    """An AppArmor profile: the runtime's own, none, or one that the node has loaded."""
+
+    type: Literal["RuntimeDefault", "Unconfined", "Localhost"]
+    localhost_profile: str = ""
+
+
 class SecurityContext(Struct, rename="camel", omit_defaults=True, frozen=True):
     """A container's privileges; what is None is taken from the pod's."""
 
@@ -99,6 +106,7 @@ class SecurityContext(Struct, rename="camel", omit_defaults=True, frozen=True):
     read_only_root_filesystem: bool = False
     allow_privilege_escalation: bool | None = None
     seccomp_profile: SeccompProfile | None = None
+    app_armor_profile: AppArmorProfile | None = None
 
 
 class VolumeMount(Struct, rename="camel", omit_defaults=True, frozen=True):
@@ -205,6 +213,7 @@ class PodSecurityContext(Struct, rename="camel", omit_defaults=True, frozen=True
     fs_group: int | None = None
     sysctls: tuple[Sysctl, ...] = ()
     seccomp_profile: SeccompProfile | None = None
+    app_armor_profile: AppArmorProfile | None = None
 
 
 class PodSpec(Struct, rename="camel", omit_defaults=True, frozen=True):

@@ -21,8 +21,8 @@ _REFUSED: dict[type[Struct], str] = {
     manifest.EnvVarSource: "configMapKeyRef secretKeyRef fileKeyRef",
     manifest.ResourceList: "ephemeral-storage hugepages-2Mi hugepages-1Gi",
     manifest.ResourceRequirements: "claims",
-    manifest.SecurityContext: "appArmorProfile procMount seLinuxOptions windowsOptions",
-    manifest.PodSecurityContext: """appArmorProfile fsGroupChangePolicy seLinuxChangePolicy seLinuxOptions
+    manifest.SecurityContext: "procMount seLinuxOptions windowsOptions",
+    manifest.PodSecurityContext: """fsGroupChangePolicy seLinuxChangePolicy seLinuxOptions
         supplementalGroupsPolicy windowsOptions""",
     manifest.VolumeMount: "recursiveReadOnly subPathExpr",
     manifest.Volume: """awsElasticBlockStore azureDisk azureFile cephfs cinder configMap csi downwardAPI ephemeral fc

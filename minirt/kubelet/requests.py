@@ -197,6 +197,9 @@ def _security_context(
         readonly_paths=() if own.privileged else READONLY_PATHS,
         seccomp=_seccomp(own.seccomp_profile or shared.seccomp_profile),
     )
+    if profile := own.app_armor_profile or shared.app_armor_profile:
+        context.apparmor.profile_type = cri.SecurityProfile.ProfileType.Value(profile.type)
+        context.apparmor.localhost_ref = profile.localhost_profile
     _set_user(context, _first(own.run_as_user, shared.run_as_user), image)
     group = _first(own.run_as_group, shared.run_as_group)
     if group is not None:

@@ -13,6 +13,7 @@ from minirt.linux.operation import Operation
 
 DEFAULT_PROFILE = "minirt-default"
 """minirt's own AppArmor profile: see apparmor.py."""
+PARSERS = tuple(f"{place}/apparmor_parser" for place in ("/usr/sbin", "/sbin", "/usr/bin", "/bin"))
 APPARMOR_ENABLED = "/sys/module/apparmor/parameters/enabled"
 
 
@@ -68,6 +69,16 @@ def has_apparmor() -> bool:
             return switch.read().startswith("Y")
     except FileNotFoundError:
         return False
+
+
+def parser() -> str:
+    """Return the program that loads AppArmor's profiles, "" where there is none."""
+    return next((one for one in PARSERS if os.access(one, os.X_OK)), "")
+
+
+def default_profile() -> str:
+    """Return the profile of a container that names none, "" where there is no AppArmor, or nothing to load it with."""
+    return DEFAULT_PROFILE if has_apparmor() and parser() else ""
 
 
 def has_selinux() -> bool:

@@ -1,4 +1,4 @@
-"""AppArmor's RuntimeDefault, where the kernel has AppArmor: the VM has."""
+"""AppArmor's default profile, where the kernel has AppArmor: the VM has."""
 
 from typing import Any
 
@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.skipif(not has_apparmor(), reason="apparmor: not there"),
 ]
 DEFAULT = cri.SecurityProfile(profile_type=cri.SecurityProfile.ProfileType.RuntimeDefault)
+UNCONFINED = cri.SecurityProfile(profile_type=cri.SecurityProfile.ProfileType.Unconfined)
 NAMES = {"minirt": "minirt-default (enforce)", "containerd": "cri-containerd.apparmor.d (enforce)"}
 CURRENT = ("cat", "/proc/self/attr/apparmor/current")
 FREE = cri.Capability(add_capabilities=["SYS_ADMIN"])
@@ -27,10 +28,16 @@ def sandbox(pods: Pods) -> str:
     return pods.run()
 
 
-@pytest.mark.parametrize("fields", [{"apparmor": DEFAULT}, {"apparmor_profile": "runtime/default"}])
+@pytest.mark.parametrize("fields", [{}, {"apparmor": DEFAULT}, {"apparmor_profile": "runtime/default"}])
 def test_the_default_profile(pods: Pods, sandbox: str, fields: dict[str, Any]) -> None:
     container = pods.container(sandbox, **security(**fields))
     assert pods.exec(container, *CURRENT).stdout.decode().strip() == NAMES[pods.runtime.name]
+
+
+@pytest.mark.parametrize("fields", [{"apparmor": UNCONFINED}, {"apparmor_profile": "unconfined"}])
+def test_none_at_all(pods: Pods, sandbox: str, fields: dict[str, Any]) -> None:
+    container = pods.container(sandbox, **security(**fields))
+    assert pods.exec(container, *CURRENT).stdout.decode().strip() == "unconfined"
 
 
 def test_what_it_forbids_who_is_otherwise_free_to(pods: Pods, sandbox: str) -> None:

@@ -98,8 +98,8 @@ def test_a_name_like_no_other_gets_no_advice() -> None:
         (document(volumes=[{"name": "c", "configMap": {"name": "c"}}]), "spec.volumes[0].configMap"),
         (document(volumes=[{"name": "c", "secret": {}}]), "spec.volumes[0].secret"),
         (
-            document(container(securityContext={"appArmorProfile": {"type": "RuntimeDefault"}})),
-            "spec.containers[0].securityContext.appArmorProfile",
+            document(container(securityContext={"procMount": "Unmasked"})),
+            "spec.containers[0].securityContext.procMount",
         ),
         (document(securityContext={"seLinuxOptions": {}}), "spec.securityContext.seLinuxOptions"),
         (
