@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from minirt import paths
-from minirt.errors import Conflict, InvalidInput, NotFound
+from minirt.errors import Conflict, ImageError, InvalidInput, NotFound
 from minirt.images import catalog, garbage, manifest
 from minirt.images.blobs import Blobs
 from minirt.images.catalog import Catalog, Record
@@ -135,11 +135,15 @@ class ImageStore:
             Conflict: more than one id begins like this.
             InvalidInput: it is neither a name nor an id.
         """
-        return self._image(_find(self._catalog.records(), name_or_id)[0])
+        while True:
+            record, _ = _find(self._catalog.records(), name_or_id)
+            if image := self._image_unless_gone(record):
+                return image
 
     def list(self) -> Images:
         """Return all images, in the order they came."""
-        return [self._image(record) for record in self._catalog.records()]
+        found = map(self._image_unless_gone, self._catalog.records())
+        return [image for image in found if image]
 
     def remove(self, name_or_id: str, *, force: bool = False) -> Lines:
         """Take away one name of an image; with its last name, by its id, or with ``force``, the image itself.
@@ -287,6 +291,15 @@ class ImageStore:
         with self._catalog.changing() as records:
             catalog.put(records, record)
         return self._image(record)
+
+    def _image_unless_gone(self, record: Record) -> Image | None:
+        """Return an image; None where it was removed since its record was read, for nothing is locked meanwhile."""
+        try:
+            return self._image(record)
+        except ImageError:
+            if any(one.id == record.id for one in self._catalog.records()):
+                raise
+            return None
 
     def _image(self, record: Record) -> Image:
         config = manifest.read_config(self._blobs.read(record.id), record.id)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minirt.errors import NotFound
+from minirt.errors import MinirtError, NotFound
 from minirt.images.snapshots import Snapshots
 from minirt.images.store import ImageStore
 from tests.command import Minirt
@@ -59,6 +59,38 @@ def test_nobody_takes_what_another_needs(minirt: Minirt, server: Server) -> None
     assert minirt.output("image", "fsck") == "nothing is wrong"
     assert os.listdir(minirt.root / "blobs/sha256") == []
     assert os.listdir(minirt.root / "snapshots") == ["containers"]
+
+
+def test_who_looks_never_sees_half_an_image(minirt: Minirt, layout: Layout) -> None:
+    """The list of images is read, and then what each of them is: somebody may have removed it in between."""
+    layout.tag(layout.image([layer(entry("f", b"x"))]), "localhost/x:one")
+    store, over = ImageStore(minirt.root), threading.Event()
+    wrong: list[Exception] = []
+    (image,) = store.load(layout.top)
+
+    def look() -> None:
+        while not over.is_set():
+            try:
+                assert len(store.list()) < 2
+                assert store.get(image.id) == image
+            except NotFound:
+                continue
+            except (MinirtError, AssertionError) as error:
+                wrong.append(error)
+                return
+
+    looking = [threading.Thread(target=look) for _ in range(2)]
+    for one in looking:
+        one.start()
+    try:
+        for _ in range(60):
+            store.remove(image.id, force=True)
+            store.load(layout.top)
+    finally:
+        over.set()
+        for one in looking:
+            one.join()
+    assert wrong == []
 
 
 def _use(root: Path, name: str, over: threading.Event, wrong: list[str]) -> None:
