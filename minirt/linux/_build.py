@@ -287,9 +287,9 @@ static long rt_join_session_keyring(void)
 }
 
 /* PID 1 of a pod's shared PID namespace: reap what is left to it, for ever. It blocks every signal and waits for one
- * only, so that nothing a container sends ends the pod. It gives its part of the pages back that it was forked with:
- * count times begin and length of what is unused, which may hold this very list. From there on there is no libc that
- * could miss something: what it keeps for a thread, where errno is, stays as well. */
+ * only, so that nothing a container sends ends the pod. It lets go of the memory that it was forked with: count times
+ * begin and length of what is unused, which may hold this very list. From there on there is no libc that could miss
+ * something: what it keeps for a thread, where errno is, stays as well. */
 static void rt_pause(const uint64_t *unused, unsigned int count)
 {
     sigset_t all, children;
@@ -303,7 +303,7 @@ static void rt_pause(const uint64_t *unused, unsigned int count)
     memcpy(given, unused, count * 2 * sizeof *given);
     for (unsigned int i = 0; i < 2 * count; i += 2)
         if (here < given[i] || here >= given[i] + given[i + 1])
-            syscall(SYS_madvise, given[i], given[i + 1], MADV_DONTNEED);
+            syscall(SYS_munmap, given[i], given[i + 1]);
     for (;;)
         if (syscall(SYS_rt_sigtimedwait, &children, NULL, NULL, KERNEL_SIGSET_BYTES) > 0)
             while (syscall(SYS_wait4, -1, NULL, WNOHANG, NULL) > 0)

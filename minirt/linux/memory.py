@@ -45,26 +45,25 @@ class _Backed(NamedTuple):
 _backed: list[_Backed] = []
 
 
-def private() -> Iterator[Piece]:
-    """Yield this process's memory that is private and can be written: heaps, stacks, and the data of libraries."""
+def _pieces() -> Iterator[tuple[str, Piece]]:
     with open("/proc/self/maps") as maps:
         for words in map(str.split, maps):
-            if words[1] == "rw-p":
-                begin, end = (int(word, 16) for word in words[0].split("-"))
-                yield Piece(begin, end, words[5] if len(words) > 5 else "")
+            begin, end = (int(word, 16) for word in words[0].split("-"))
+            yield words[1], Piece(begin, end, words[5] if len(words) > 5 else "")
 
 
 def heaps() -> Iterator[Piece]:
-    """Yield what of it is there to be allocated from, and belongs to no library."""
-    return (piece for piece in private() if piece.name in ("", "[heap]", f"/memfd:{NAME}"))
+    """Yield what is there to be allocated from, and belongs to no library; and the file behind it."""
+    file = f"/memfd:{NAME}"
+    return (one for kind, one in _pieces() if one.name == file or (kind == "rw-p" and one.name in ("", "[heap]")))
 
 
 def large() -> Iterator[Piece]:
-    """Yield what of it is large: Python's, and not what this thread has for itself."""
+    """Yield the large pieces that are private and can be written: Python's, and not what this thread has for itself."""
     thread = lib.rt_thread_address()
-    for piece in private():
-        if piece.size >= LARGE_BYTES and piece.name != "[stack]" and not piece.begin <= thread < piece.end:
-            yield piece
+    for kind, one in _pieces():
+        if kind == "rw-p" and one.size >= LARGE_BYTES and one.name != "[stack]" and not one.begin <= thread < one.end:
+            yield one
 
 
 def back() -> None:

@@ -196,7 +196,7 @@ def _join_session_keyring() -> None:
 
 
 def pause(unused: list[int]) -> NoReturn:
-    """Reap children for ever, in C. ``unused`` is memory to give back, and Python with it: begin, size, begin, size…"""
+    """Reap children for ever, in C. ``unused`` is memory to let go of, and Python with it: begin, size, begin, size…"""
     lib.rt_pause(ffi.new("uint64_t[]", unused), len(unused) // 2)
     os._exit(125)
 

@@ -1,7 +1,7 @@
 """Pause: PID 1 of the PID namespace that a pod's containers share.
 
 A container with root sees it as /proc/1 and may read nothing there: pause is not dumpable, holds no capability, stands
-in an empty read-only root, keeps no descriptor, and gives back most of the memory that it was forked with. It reaps
+in an empty read-only root, keeps no descriptor, and lets go of most of the memory that it was forked with. It reaps
 what containers leave behind, and no signal ends it.
 """
 

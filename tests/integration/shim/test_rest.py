@@ -1,4 +1,4 @@
-"""The shim of a served pod, once nobody asks it any more, gives back the memory that it has copied for nothing."""
+"""A served pod, once nobody asks for anything more: its shim and its pause let go of memory."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from tests.peers.serve import Server
 
 pytestmark = pytest.mark.root
 WORTHWHILE_KB = 400
+PAUSE_KB = 1500
 
 
 @pytest.fixture
@@ -29,6 +30,12 @@ def server(tmp_path: Path, busybox_store: Path) -> Iterator[Server]:
     server = Server(minirt, tmp_path)
     yield server
     server.close()
+
+
+def shim_of(server: Server) -> int:
+    """Return the pid of the only shim there is."""
+    (record,) = (server.minirt.state / "sandboxes").glob("*/sandbox.json")
+    return int(json.loads(record.read_text())["shim"][0])
 
 
 def copied_kb(pid: int) -> int:
@@ -47,12 +54,26 @@ def test_a_shim_rests_and_works_again(server: Server, tmp_path: Path) -> None:
     await_true(lambda: has_rehearsed(server.daemon.process.pid), "a rehearsal")
     pods = Pods(Runtime("minirt", server.socket), tmp_path / "logs")
     container = pods.container(pods.run())
-    (record,) = (server.minirt.state / "sandboxes").glob("*/sandbox.json")
-    shim = json.loads(record.read_text())["shim"][0]
+    shim = shim_of(server)
     busy = copied_kb(shim)
     await_true(lambda: copied_kb(shim) < busy - WORTHWHILE_KB, "a shim that rests")
     assert pods.exec(container, "echo", "again").stdout == b"again\n"
     pods.runtime.StopContainer(cri.StopContainerRequest(container_id=container, timeout=0))
     assert pods.status(container).exit_code == 128 + signal.SIGKILL
+    pods.close()
+    pods.runtime.close()
+
+
+def test_pause_keeps_nothing_of_the_servers_memory(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    await_true(lambda: has_rehearsed(server.daemon.process.pid), "a rehearsal")
+    pods = Pods(Runtime("minirt", server.socket), tmp_path / "logs")
+    options = cri.NamespaceOption(pid=cri.NamespaceMode.POD)
+    linux = cri.LinuxPodSandboxConfig(security_context=cri.LinuxSandboxSecurityContext(namespace_options=options))
+    pods.run(linux=linux)
+    (pause,) = children_of(shim_of(server))
+    assert Path(f"/proc/{pause}/comm").read_text() == "pause\n"
+    await_true(lambda: "/memfd:" not in Path(f"/proc/{pause}/maps").read_text(), "pause to let go")
+    assert copied_kb(pause) < PAUSE_KB
     pods.close()
     pods.runtime.close()
