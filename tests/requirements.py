@@ -68,6 +68,7 @@ PROBES: dict[str, Callable[[], Reason]] = {
     "nft": no_program("nft"),
     "setpriv": no_program("setpriv"),
     "vagrant": no_program("vagrant"),
+    "kubectl": no_program("kubectl"),
 }
 OF_MARKERS = {"root": ("root",), "vm": ("root", "cgroup2")}
 
