@@ -82,7 +82,7 @@ def prune() -> Iterator[str]:
     for name in store.ids_in(_directory()):
         link = _directory() / name
         with store.flocked(_directory()):
-            free = not _holder(link)
+            free = os.path.lexists(link) and not _holder(link)
             if free:
                 link.unlink(missing_ok=True)
         if free:

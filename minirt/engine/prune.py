@@ -1,7 +1,8 @@
 """What crashes leave, found and removed; and what must follow the end of a container that nobody waits for.
 
 Nothing that lives is touched: a sandbox that is being made by a living process, a container that runs, one that has
-ended and may still be asked for its logs.
+ended and may still be asked for its logs. Who removes something takes away what belongs to it first and its record
+last: so a thing is left behind if it has no record and, looked at once more, is still there.
 """
 
 import contextlib
@@ -47,22 +48,30 @@ def _sandboxes() -> Iterator[str]:
         try:
             record = store.sandbox(sandbox_id)
         except NotFound:
-            sandboxes.remove(sandbox_id)
-            yield f"sandbox {sandbox_id}: its record is of another boot, or cannot be read"
+            if paths.sandbox_dir(sandbox_id).exists():
+                sandboxes.remove(sandbox_id)
+                yield f"sandbox {sandbox_id}: its record is of another boot, or cannot be read"
             continue
         if sandboxes.is_abandoned(record):
             sandboxes.remove(sandbox_id)
             yield f"half-made sandbox {sandbox_id}"
-        elif record.state == "ready" and _is_dead(record):
+        elif _is_dead(record) and _stays_dead(sandbox_id):
             clean_up(sandbox_id)
             yield f"what sandbox {sandbox_id} borrowed: its shim had died, and nothing runs in it"
 
 
 def _is_dead(record: SandboxRecord) -> bool:
     """Say whether a sandbox has neither a shim nor a running container."""
-    if sandboxes.is_ready(record):
+    if record.state != "ready" or sandboxes.is_ready(record):
         return False
     return all(containers.status(one).state in {"created", "exited"} for one in store.containers(record.id))
+
+
+def _stays_dead(sandbox_id: str) -> bool:
+    """Say whether it is dead although nobody is taking it down."""
+    with contextlib.suppress(NotFound), store.locked(sandbox_id):
+        return _is_dead(store.sandbox(sandbox_id))
+    return False
 
 
 def _broken_containers() -> Iterator[str]:
@@ -74,8 +83,9 @@ def _broken_containers() -> Iterator[str]:
         try:
             record = store.container(container_id)
         except NotFound:
-            store.remove_directory(paths.container_dir(container_id))
-            yield f"container {container_id}: its record is of another boot, or cannot be read"
+            if paths.container_dir(container_id).exists():
+                store.remove_directory(paths.container_dir(container_id))
+                yield f"container {container_id}: its record is of another boot, or cannot be read"
             continue
         if not store.is_made(record) and store.is_dead(record.creator):
             containers.remove(record, force=True)
@@ -85,7 +95,7 @@ def _broken_containers() -> Iterator[str]:
 def _orphans() -> Iterator[str]:
     """Remove containers whose sandbox is gone."""
     for record in store.containers(half_made=True):
-        if not paths.sandbox_dir(record.sandbox_id).exists():
+        if not paths.sandbox_dir(record.sandbox_id).exists() and paths.container_dir(record.id).exists():
             containers.remove(record, force=True)
             yield f"container {record.id}: its sandbox is gone"
 
@@ -118,7 +128,7 @@ def _cgroups() -> Iterator[str]:
     pods = {tree.at(record.config.cgroup) for record in store.sandboxes() if record.state != "stopped"}
     known = pods | {tree.at(record.cgroup) for record in store.containers(half_made=True)}
     for path in (*inner, *found):
-        if path not in known:
+        if path not in known and os.path.isdir(path):
             lifecycle.kill(path)
             lifecycle.remove(path)
             yield f"cgroup {path}"
@@ -157,7 +167,8 @@ def _snapshots() -> Iterator[str]:
     snapshots = Snapshots(paths.data_root())
     layered = snapshots.keys()
     for key in layered:
-        if not paths.container_dir(key).exists() and not mounting.is_mounted(paths.data_root(), key):
+        owned = paths.container_dir(key).exists() or mounting.is_mounted(paths.data_root(), key)
+        if not owned and snapshots.has(key):
             snapshots.remove(key)
             yield f"writable layer of {key}"
     garbage.collect(paths.data_root())
@@ -166,6 +177,6 @@ def _snapshots() -> Iterator[str]:
 def _logs() -> Iterator[str]:
     """Remove logs without a container; those of pods are the kubelet's."""
     for key in store.ids_in(paths.logs_dir()):
-        if key != "pods" and not paths.container_dir(key).exists():
+        if key != "pods" and not paths.container_dir(key).exists() and (paths.logs_dir() / key).exists():
             store.remove_directory(paths.logs_dir() / key)
             yield f"log of {key}"
