@@ -1,5 +1,10 @@
 """``minirt serve`` as the tests start it: in a directory of its own, awaited, ended, killed and started again."""
 
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests import requirements
@@ -31,3 +36,17 @@ class Server:
     def close(self) -> None:
         """End it."""
         self.daemon.close()
+
+
+@contextlib.contextmanager
+def own_server(directory: Path, store: Path) -> Iterator[Server]:
+    """Yield a server of one test's own, with the images of a store; nothing that it made is there afterwards."""
+    state = Path(tempfile.mkdtemp(prefix="serve-", dir=os.environ["MINIRT_STATE"]))
+    minirt = Minirt(directory / "root", state)
+    shutil.copytree(store, minirt.root, symlinks=True)
+    server = Server(minirt, directory)
+    try:
+        yield server
+    finally:
+        server.close()
+        minirt("system", "prune")

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from minirt.crimessages import api_pb2 as cri
-from tests.command import Minirt
 from tests.peers import busybox
 from tests.peers.cri import MODE, SLEEP, Pods, Runtime
 from tests.peers.daemon import await_true
-from tests.peers.serve import Server
+from tests.peers.serve import Server, own_server
 
 pytestmark = [pytest.mark.root]
 STATE = cri.ContainerState
@@ -28,13 +26,8 @@ COUNT = ("sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done")
 @pytest.fixture
 def server(tmp_path: Path, busybox_store: Path) -> Iterator[Server]:
     """A server of this test's own."""
-    state = Path(tempfile.mkdtemp(prefix="restart-", dir=os.environ["MINIRT_STATE"]))
-    minirt = Minirt(tmp_path / "root", state)
-    shutil.copytree(busybox_store, minirt.root, symlinks=True)
-    server = Server(minirt, tmp_path)
-    yield server
-    server.close()
-    minirt("system", "prune")
+    with own_server(tmp_path, busybox_store) as server:
+        yield server
 
 
 def client(server: Server) -> Runtime:

@@ -1,21 +1,17 @@
 """A served pod, once nobody asks for anything more: its shim and its pause let go of memory."""
 
 import json
-import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from minirt.crimessages import api_pb2 as cri
-from tests.command import Minirt
 from tests.isolation import children_of
 from tests.peers.cri import Pods, Runtime
 from tests.peers.daemon import await_true
-from tests.peers.serve import Server
+from tests.peers.serve import Server, own_server
 
 pytestmark = pytest.mark.root
 WORTHWHILE_KB = 400
@@ -24,12 +20,8 @@ PAUSE_KB = 1500
 
 @pytest.fixture
 def server(tmp_path: Path, busybox_store: Path) -> Iterator[Server]:
-    state = Path(tempfile.mkdtemp(prefix="rest-", dir=os.environ["MINIRT_STATE"]))
-    minirt = Minirt(tmp_path / "root", state)
-    shutil.copytree(busybox_store, minirt.root, symlinks=True)
-    server = Server(minirt, tmp_path)
-    yield server
-    server.close()
+    with own_server(tmp_path, busybox_store) as server:
+        yield server
 
 
 def shim_of(server: Server) -> int:
