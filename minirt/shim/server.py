@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 from minirt import journal, paths
@@ -34,8 +35,9 @@ from minirt.shim.loop import Loop
 from minirt.shim.protocol import Answer
 from minirt.shim.session import Session
 
-QUIET_S = 1.0
-"""So long after the last request a shim that has a server's memory gives back what it did not change."""
+QUIET_S, REST_EVERY_S = 1.0, 60.0
+"""So long after the last request a shim that has a server's memory gives back what it did not change; how often at
+most, for a probe may ask every few seconds."""
 
 
 class Connection:
@@ -82,6 +84,7 @@ class Shim:
         self._pause = 0
         self._requests = 0
         self._will_rest = False
+        self._no_rest_before = 0.0
         listener.setblocking(False)
         self._loop.watch(listener.fileno(), self._accept)
 
@@ -140,7 +143,8 @@ class Shim:
 
     def _rest_soon(self) -> None:
         self._will_rest = True
-        self._loop.after(QUIET_S, functools.partial(self._rest, self._requests))
+        delay_s = max(QUIET_S, self._no_rest_before - time.monotonic())
+        self._loop.after(delay_s, functools.partial(self._rest, self._requests))
 
     def _rest(self, requests: int) -> None:
         """Give memory back, unless more has been asked for meanwhile."""
@@ -148,6 +152,7 @@ class Shim:
             self._rest_soon()
             return
         self._will_rest = False
+        self._no_rest_before = time.monotonic() + REST_EVERY_S
         with contextlib.suppress(OSError):  # no descriptor left: it costs memory, and nothing else
             memory.give_back()
 
