@@ -9,7 +9,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=MINIRT_REQUIRE,M
 # In the VM, which is slow, only what needs it.
 MARK ?= $(if $(MINIRT_VENV),vm,root or vm)
 ARGS ?=
-WITH_SYSTEMD := tests/contract/oci/test_systemd.py tests/integration/cgroups/test_systemd.py
+WITH_SYSTEMD := tests/contract/oci/test_systemd.py tests/integration/cgroups/test_systemd.py tests/integration/service
 
 .PHONY: help setup setup-test demo check test test-unit test-root test-vm test-systemd bench clean
 

@@ -156,7 +156,7 @@ def container_config(config: cri.ContainerConfig, log_directory: str) -> Contain
         devices=nodes,
         security=security(context),
         resources=structs.replace(resources(limits), devices=rules),
-        oom_score_adj=limits.oom_score_adj if config.linux.HasField("resources") else None,
+        oom_score_adj=limits.oom_score_adj,  # 0 where nobody asks: the server's own is not theirs
         pid=MODES[context.namespace_options.pid] if context.HasField("namespace_options") else None,
         pid_of=_target(context.namespace_options),
         terminal=config.tty,
