@@ -84,7 +84,7 @@ def test_what_a_container_cannot_have_yet_is_refused_by_name(pods: Pods, field: 
 
 OF_POD = {
     "activeDeadlineSeconds": 5,
-    "securityContext": {"procMount": "Unmasked"},
+    "securityContext": {"fsGroupChangePolicy": "Always"},
     "volumes": [{"name": "x", "configMap": {"name": "x"}}],
     "nodeSelector": {"disk": "ssd"},
     "ephemeralContainers": [],
@@ -93,7 +93,7 @@ OF_POD = {
 
 @pytest.mark.parametrize("field", OF_POD)
 def test_what_a_pod_cannot_have_yet_is_refused_by_name(pods: Pods, field: str) -> None:
-    path = {"securityContext": "securityContext.procMount", "volumes": "volumes[0].configMap"}.get(field)
+    path = {"securityContext": "securityContext.fsGroupChangePolicy", "volumes": "volumes[0].configMap"}.get(field)
     said = refused(pods, manifest(container("main", "true"), **{field: OF_POD[field]}))
     assert f"spec.{path or field} (line " in said
     assert "is not supported yet by minirt (remove it)" in said
