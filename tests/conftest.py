@@ -13,6 +13,7 @@ import pytest
 
 from tests import isolation, leaks, requirements
 from tests.command import COMMAND, Minirt
+from tests.peers.daemon import remove_cgroups
 
 pytest_plugins = ["tests.peers.fixtures"]
 REPOSITORY = Path(__file__).parents[1]
@@ -37,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _remove_places() -> None:
     for top in leaks.cgroup_tops():
         leaks.remove_cgroups(top)
+    remove_cgroups(os.environ["MINIRT_CGROUP"])
     for name in ("MINIRT_STATE", "MINIRT_ROOT"):
         leaks.unmount_below(Path(os.environ[name]))
         shutil.rmtree(os.environ[name])
