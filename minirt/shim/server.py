@@ -5,19 +5,17 @@ It is the subreaper of its containers, owns their output and their exit codes, a
 """
 
 import _signal  # type: ignore[import-not-found]  # the same without enumerations, which cost 200 kB at first use
-import contextlib
 import functools
 import os
 import signal
 import socket
 import sys
-import time
 from typing import Any
 
 from minirt import journal, paths
 from minirt.cgroups import tree
 from minirt.errors import Conflict, InvalidInput, MinirtError, NotFound, ShimError, StepFailed
-from minirt.linux import fds, memory, prctl, sockets
+from minirt.linux import fds, prctl, sockets
 from minirt.namespaces.rootfs import MountOverlay
 from minirt.oci import foreign
 from minirt.oci import spec as specs
@@ -33,11 +31,8 @@ from minirt.shim.foreign import Foreign, Programs
 from minirt.shim.hooking import with_hooks
 from minirt.shim.loop import Loop
 from minirt.shim.protocol import Answer
+from minirt.shim.rest import Rest
 from minirt.shim.session import Session
-
-QUIET_S, REST_EVERY_S = 1.0, 60.0
-"""So long after the last request a shim that has a server's memory gives back what it did not change; how often at
-most, for a probe may ask every few seconds."""
 
 
 class Connection:
@@ -82,9 +77,7 @@ class Shim:
         self._caretakers: set[Connection] = set()
         self._cleanup = False
         self._pause = 0
-        self._requests = 0
-        self._will_rest = False
-        self._no_rest_before = 0.0
+        self._rest = Rest(self._loop)
         listener.setblocking(False)
         self._loop.watch(listener.fileno(), self._accept)
 
@@ -126,9 +119,7 @@ class Shim:
         self._handle(connection, envelope, received)
 
     def _handle(self, connection: Connection, envelope: protocol.Envelope, received: list[int]) -> None:
-        self._requests += 1
-        if memory.is_backed() and not self._will_rest:
-            self._rest_soon()
+        self._rest.disturbed()
         reply = connection.replier(envelope.id)
         handler = getattr(self, "_on_" + type(envelope.request).__name__.lower())
         try:
@@ -140,21 +131,6 @@ class Shim:
         finally:
             for fd in received:
                 os.close(fd)
-
-    def _rest_soon(self) -> None:
-        self._will_rest = True
-        delay_s = max(QUIET_S, self._no_rest_before - time.monotonic())
-        self._loop.after(delay_s, functools.partial(self._rest, self._requests))
-
-    def _rest(self, requests: int) -> None:
-        """Give memory back, unless more has been asked for meanwhile."""
-        if requests != self._requests:
-            self._rest_soon()
-            return
-        self._will_rest = False
-        self._no_rest_before = time.monotonic() + REST_EVERY_S
-        with contextlib.suppress(OSError):  # no descriptor left: it costs memory, and nothing else
-            memory.give_back()
 
     def _disconnect(self, connection: Connection) -> None:
         self._loop.forget(connection.peer.fileno())
