@@ -79,7 +79,10 @@ class _Pattern:
 
 @contextlib.contextmanager
 def patterns_later() -> Iterator[None]:
-    """Leave the regular expressions of modules that are imported meanwhile to be compiled when they are used."""
+    """Leave the regular expressions of modules that are imported meanwhile to be compiled when they are used.
+
+    It changes ``re.compile`` for the whole process: use it where there is one thread, as a command starts.
+    """
     import functools
     import re
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct, field
 
-from minirt import imports, journal
+from minirt import journal
 
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
@@ -58,12 +58,11 @@ def codec() -> Codec:
         package = ModuleType("pyroute2")
         package.__path__ = list(found.submodule_search_locations or [])
         sys.modules["pyroute2"] = package
-    with imports.patterns_later():
-        from pyroute2.netlink import rtnl
-        from pyroute2.netlink.marshal import Marshal
-        from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-        from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-        from pyroute2.netlink.rtnl.rtmsg import rtmsg
+    from pyroute2.netlink import rtnl
+    from pyroute2.netlink.marshal import Marshal
+    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+    from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
     kinds = {"LINK": ifinfmsg, "ADDR": ifaddrmsg, "ROUTE": rtmsg}
     classes = {f"RTM_{verb}{noun}": kinds[noun] for noun in kinds for verb in ("NEW", "DEL", "GET", "SET")}
